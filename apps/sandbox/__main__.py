@@ -1,0 +1,61 @@
+"""Run a sandbox node as a process: python -m apps.sandbox --data DIR [--port N]."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import threading
+
+from .node import SandboxNode
+
+_PARENT_POLL_SECONDS = 0.25
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Serve until SIGTERM, SIGINT or the parent's death; print one JSON line when ready."""
+    parser = argparse.ArgumentParser(prog="python -m apps.sandbox", description=__doc__)
+    parser.add_argument("--data", required=True, help="directory of the data; made when missing")
+    parser.add_argument("--port", type=int, default=0, help="0 takes a free one (default)")
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--api-key", help="key for everything")
+    parser.add_argument("--read-only-api-key", help="key for reading")
+    parser.add_argument("--parent-pid", type=int, help="exit when this process, our parent, is gone")
+    options = parser.parse_args(arguments)
+
+    done = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: done.set())
+    is_child = os.getppid() == options.parent_pid
+    node = SandboxNode(
+        options.data,
+        options.port,
+        options.api_key,
+        host=options.host,
+        read_only_api_key=options.read_only_api_key,
+    )
+    with node:
+        ready = {"url": node.url, "pid": os.getpid(), "peer_id": node.peer_id}
+        print(json.dumps(ready), flush=True)  # noqa: T201, whoever started us waits for this line
+        while not done.wait(_PARENT_POLL_SECONDS):
+            if options.parent_pid is not None and not _is_there(options.parent_pid, is_child):
+                break
+    return 0
+
+
+def _is_there(pid: int, is_child: bool) -> bool:
+    # The kernel's own signal comes when the thread that started us ends, not the process; so we look.
+    if is_child:
+        return os.getppid() == pid
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
