@@ -1,0 +1,179 @@
+"""Backups: list, look at, delete, restore from."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.db.models import Prefetch
+from django.utils import timezone
+from rest_framework import serializers
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from apps.api.fields import (
+    MAX_INTEGER,
+    EnumField,
+    FlagField,
+    IntegerField,
+    MetadataField,
+    ObjectField,
+    TextField,
+    TimeField,
+)
+from apps.api.permissions import caller
+from apps.api.schema import TRUE, operation
+from apps.api.v1.jobs import JobSerializer
+from apps.api.v1.lookup import BackupNotFound, find_cluster, find_storage
+from apps.api.v1.paging import PageQuery, read_page
+from apps.api.views import ApiView
+from apps.backups.models import Backup, BackupStatus, Part
+from apps.core.permissions import Scope
+from apps.jobs import services
+from apps.jobs.services import JobRequest
+from apps.jobs.states import JobType
+
+TAG = "backups"
+
+
+def _status(**options: Any) -> EnumField:
+    return EnumField("BackupStatus", list(BackupStatus.values), **options)
+
+
+class BackupSerializer(serializers.Serializer[Any]):
+    """A backup: what it is of, where it lies, how well it is proved."""
+
+    id = serializers.CharField()
+    snapshot_name = serializers.CharField(help_text="Names it for restores")
+    status = _status()
+    status_reason = serializers.CharField(allow_blank=True)
+    cluster = serializers.CharField(source="cluster_name")
+    cluster_id = serializers.CharField(allow_null=True, help_text="null when that cluster is not registered here")
+    collection_name = serializers.CharField()
+    shard_id = serializers.IntegerField(allow_null=True, help_text="null for a backup of the whole collection")
+    storage = serializers.CharField(source="storage.name")
+    storage_id = serializers.CharField()
+    path = serializers.CharField(help_text="Folder within the storage")
+    size_bytes = serializers.IntegerField()
+    points_count = serializers.IntegerField()
+    shard_count = serializers.IntegerField()
+    qdrant_version = serializers.CharField(allow_blank=True)
+    manifest_sha256 = serializers.CharField()
+    job_id = serializers.CharField(allow_null=True)
+    started_at = TimeField()
+    created_at = TimeField()
+    checked_at = TimeField(allow_null=True, help_text="When every stored part was last compared with the manifest")
+    restored_at = TimeField(allow_null=True, help_text="When a restore was last proved equal to the manifest")
+
+
+class PartSerializer(serializers.Serializer[Any]):
+    """One file of a backup."""
+
+    shard_id = serializers.IntegerField()
+    key = serializers.CharField()
+    size_bytes = serializers.IntegerField()
+    sha256 = serializers.CharField()
+    points_count = serializers.IntegerField()
+
+
+class BackupDetailSerializer(BackupSerializer):
+    """A backup with its parts and its manifest."""
+
+    parts = PartSerializer(many=True)
+    manifest = ObjectField()
+
+
+class BackupPageSerializer(serializers.Serializer[Any]):
+    """A page of backups."""
+
+    items = BackupSerializer(many=True)
+    total = serializers.IntegerField(min_value=0)
+    page = serializers.IntegerField(min_value=1)
+    limit = serializers.IntegerField(min_value=1, max_value=100)
+
+
+class BackupQuery(PageQuery):
+    """Filters of the list."""
+
+    status = _status(required=False)
+    collection = serializers.CharField(required=False, trim_whitespace=False)
+    cluster = serializers.CharField(required=False, help_text="Name or id")
+    storage = serializers.CharField(required=False, help_text="Id or name")
+
+
+class BackupRestoreSerializer(serializers.Serializer[Any]):
+    """How to restore; with nothing said, into the collection and cluster that it came from."""
+
+    shard_id = IntegerField(required=False, min_value=0, max_value=MAX_INTEGER, help_text="This shard only")
+    target_cluster = TextField(required=False, help_text="Name or id")
+    target_collection = TextField(required=False)
+    overwrite = FlagField(required=False, default=False)
+    restore_aliases = FlagField(required=False, default=False)
+    metadata = MetadataField(required=False)
+
+
+class BackupsView(ApiView):
+    scopes = {"GET": Scope.READ}
+
+    @operation("listBackups", "Backups, newest first", tag=TAG, query=[BackupQuery], answer=BackupPageSerializer)
+    def get(self, request: Request) -> Response:
+        query = self.query(BackupQuery)
+        # Manifests may be large and are no part of the list.
+        rows = Backup.objects.select_related("storage").defer("manifest")
+        if "status" in query:
+            rows = rows.filter(status=query["status"])
+        if "collection" in query:
+            rows = rows.filter(collection_name=query["collection"])
+        if "cluster" in query:
+            rows = rows.filter(cluster=find_cluster(query["cluster"]))
+        if "storage" in query:
+            rows = rows.filter(storage=find_storage(query["storage"]))
+        return Response(BackupPageSerializer(read_page(rows, query)).data)
+
+
+class _OneBackup(ApiView):
+    def backup(self) -> Backup:
+        """Return the backup of the path. Raises: BackupNotFound, NotFound."""
+        parts = Prefetch("parts", Part.objects.order_by("shard_id"))
+        found = Backup.objects.select_related("storage", "cluster").prefetch_related(parts)
+        backup = found.filter(pk=self.path_uuid()).first()
+        if backup is None:
+            raise BackupNotFound("There is no backup with this id.")
+        return backup
+
+
+class BackupView(_OneBackup):
+    scopes = {"GET": Scope.READ, "DELETE": Scope.ADMINISTER}
+
+    @operation("getBackup", "A backup with its parts and its manifest", tag=TAG, answer=BackupDetailSerializer)
+    def get(self, request: Request, id: str) -> Response:  # noqa: A002
+        return Response(BackupDetailSerializer(self.backup()).data)
+
+    @operation("deleteBackup", "Delete a backup, its files included", tag=TAG, answer=TRUE)
+    def delete(self, request: Request, id: str) -> Response:  # noqa: A002
+        services.delete_backup(backup_id=self.path_uuid())
+        return Response(True)
+
+
+class BackupRestoreView(_OneBackup):
+    scopes = {"POST": Scope.RESTORE}
+
+    @operation(
+        "restoreBackup", "Start a job that restores it", tag=TAG, body=BackupRestoreSerializer, answer=JobSerializer
+    )
+    def post(self, request: Request, id: str) -> Response:  # noqa: A002
+        backup = self.backup()
+        data = self.body(BackupRestoreSerializer)
+        shard_id = data.get("shard_id", backup.shard_id)
+        asked = JobRequest(
+            type=JobType.RESTORE if shard_id is None else JobType.SHARD_RESTORE,
+            collection_name=backup.collection_name,
+            backup=backup,
+            shard_id=shard_id,
+            target_cluster=find_cluster(data["target_cluster"]) if "target_cluster" in data else None,
+            target_collection=data.get("target_collection", ""),
+            overwrite=data["overwrite"],
+            restore_aliases=data["restore_aliases"],
+            metadata=data.get("metadata", {}),
+        )
+        job = services.create_job(request=asked, now=timezone.now(), user=caller(request))
+        return Response(JobSerializer(job).data)

@@ -1,0 +1,242 @@
+"""Jobs: list, create, look at, cancel, retry, read the story of."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from django.utils import timezone
+from drf_spectacular.utils import OpenApiExample
+from rest_framework import serializers
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from apps.api.envelope import BareResponse
+from apps.api.fields import (
+    MAX_INTEGER,
+    FlagField,
+    IntegerField,
+    MetadataField,
+    ObjectField,
+    TextField,
+    TimeField,
+    job_status,
+    job_type,
+)
+from apps.api.idempotency import create_once
+from apps.api.permissions import caller, require
+from apps.api.schema import operation
+from apps.api.v1.lookup import find_backup, find_cluster, find_storage
+from apps.api.v1.paging import PageQuery, read_page
+from apps.api.views import ApiView
+from apps.core.permissions import Scope
+from apps.jobs.models import Job, JobEvent
+from apps.jobs.services import JobNotFound, JobRequest, cancel_job, create_job, retry_job
+from apps.jobs.states import RESTORE_TYPES
+
+TAG = "jobs"
+
+
+class JobSerializer(serializers.Serializer[Any]):
+    """A job, and how far it is."""
+
+    id = serializers.CharField()
+    type = job_type()
+    status = job_status()
+    cluster = serializers.CharField(source="cluster.name", help_text="Name of the cluster")
+    collection_name = serializers.CharField()
+    shard_id = serializers.IntegerField(allow_null=True)
+    snapshot_name = serializers.SerializerMethodField()
+    storage_id = serializers.CharField(allow_null=True)
+    backup_id = serializers.CharField(allow_null=True)
+    target_cluster = serializers.CharField(source="target_cluster.name", default=None, allow_null=True)
+    target_collection = serializers.SerializerMethodField()
+    overwrite = serializers.BooleanField()
+    restore_aliases = serializers.BooleanField()
+    progress = serializers.IntegerField(min_value=0, max_value=100)
+    phase = serializers.CharField(allow_blank=True)
+    bytes_done = serializers.IntegerField(help_text="bytes")
+    bytes_total = serializers.IntegerField(help_text="bytes; 0 until it is known")
+    rate_bytes_per_second = serializers.FloatField(allow_null=True)
+    eta_seconds = serializers.FloatField(allow_null=True)
+    attempt = serializers.IntegerField()
+    cancel_requested = serializers.SerializerMethodField()
+    error = serializers.SerializerMethodField()
+    metadata = ObjectField()
+    created_at = TimeField()
+    started_at = TimeField(allow_null=True)
+    completed_at = TimeField(allow_null=True)
+
+    def get_snapshot_name(self, job: Job) -> str | None:
+        return job.snapshot_name or None
+
+    def get_target_collection(self, job: Job) -> str | None:
+        return job.target_collection or None
+
+    def get_cancel_requested(self, job: Job) -> bool:
+        return job.cancel_requested_at is not None
+
+    def get_error(self, job: Job) -> str | None:
+        return job.error or None
+
+
+class JobPageSerializer(serializers.Serializer[Any]):
+    """A page of jobs. The one answer without the envelope."""
+
+    items = JobSerializer(many=True)
+    total = serializers.IntegerField(min_value=0)
+    page = serializers.IntegerField(min_value=1)
+    limit = serializers.IntegerField(min_value=1, max_value=100)
+
+
+class JobQuery(PageQuery):
+    """Filters of the list."""
+
+    status = job_status(required=False)
+    type = job_type(required=False)
+    collection = serializers.CharField(required=False, trim_whitespace=False)
+    cluster = serializers.CharField(required=False, help_text="Name or id")
+    storage = serializers.CharField(required=False, help_text="Id or name")
+
+
+class JobCreateSerializer(serializers.Serializer[Any]):
+    """What a job can be asked for. Unknown fields are ignored."""
+
+    type = job_type()
+    collection_name = TextField()
+    shard_id = IntegerField(required=False, min_value=0, max_value=MAX_INTEGER, help_text="For the shard types")
+    snapshot_name = TextField(required=False, max_length=120, help_text="Which backup to restore from")
+    storage_id = TextField(required=False, help_text="The default storage when left out")
+    metadata = MetadataField(required=False, help_text="Kept and returned as sent; at most 16 KiB")
+    cluster = TextField(required=False, help_text="Name or id; the default cluster when left out")
+    backup_id = TextField(required=False, help_text="Instead of snapshot_name")
+    target_cluster = TextField(required=False, help_text="Restores: name or id; the backup's cluster when left out")
+    target_collection = TextField(required=False, help_text="Restores: the same name when left out")
+    overwrite = FlagField(required=False, default=False, help_text="Restores: whether an existing collection may go")
+    restore_aliases = FlagField(required=False, default=False, help_text="Restores: whether aliases come back too")
+
+
+class JobEventSerializer(serializers.Serializer[Any]):
+    """A line of a job's story."""
+
+    at = TimeField()
+    attempt = serializers.IntegerField()
+    level = serializers.CharField(help_text="info, warning or error")
+    message = serializers.CharField()
+    data = ObjectField()  # type: ignore[assignment]  # a field named like a property of serializers
+
+
+_EXAMPLES = [
+    OpenApiExample("Back up", {"type": "backup", "collection_name": "films"}, request_only=True),
+    OpenApiExample(
+        "Restore beside the original",
+        {
+            "type": "restore",
+            "collection_name": "films",
+            "snapshot_name": "20260801T020000Z-6f1c2f6e-0000-4000-8000-000000000000",
+            "target_collection": "films-restored",
+        },
+        request_only=True,
+    ),
+]
+
+
+class JobsView(ApiView):
+    scopes = {"GET": Scope.READ, "POST": Scope.OPERATE}
+
+    @operation("listJobs", "Jobs, newest first", tag=TAG, query=[JobQuery], answer=JobPageSerializer, bare=True)
+    def get(self, request: Request) -> Response:
+        query = self.query(JobQuery)
+        rows = Job.objects.select_related("cluster", "target_cluster")
+        if "status" in query:
+            rows = rows.filter(status=query["status"])
+        if "type" in query:
+            rows = rows.filter(type=query["type"])
+        if "collection" in query:
+            rows = rows.filter(collection_name=query["collection"])
+        if "cluster" in query:
+            rows = rows.filter(cluster=find_cluster(query["cluster"]))
+        if "storage" in query:
+            rows = rows.filter(storage=find_storage(query["storage"]))
+        return BareResponse(JobPageSerializer(read_page(rows, query)).data)
+
+    @operation(
+        "createJob",
+        "Start a backup or a restore (restores need the scope restore)",
+        tag=TAG,
+        body=JobCreateSerializer,
+        answer=JobSerializer,
+        headers={"Idempotency-Key": "A repetition with the same key and body returns the job of the first request"},
+        examples=_EXAMPLES,
+    )
+    def post(self, request: Request) -> Response:
+        data = self.body(JobCreateSerializer)
+        if data["type"] in RESTORE_TYPES:
+            require(request, Scope.RESTORE)
+        asked = JobRequest(
+            type=data["type"],
+            collection_name=data["collection_name"],
+            cluster=find_cluster(data["cluster"]) if "cluster" in data else None,
+            storage=find_storage(data["storage_id"]) if "storage_id" in data else None,
+            shard_id=data.get("shard_id"),
+            snapshot_name=data.get("snapshot_name", ""),
+            backup=find_backup(data["backup_id"]) if "backup_id" in data else None,
+            target_cluster=find_cluster(data["target_cluster"]) if "target_cluster" in data else None,
+            target_collection=data.get("target_collection", ""),
+            overwrite=data["overwrite"],
+            restore_aliases=data["restore_aliases"],
+            metadata=data.get("metadata", {}),
+        )
+        now, user = timezone.now(), caller(request)
+        create = partial(create_job, request=asked, now=now, user=user)
+        key = request.headers.get("Idempotency-Key")
+        job = create() if key is None else create_once(user=user, key=key, body=request.data, now=now, create=create)
+        return Response(JobSerializer(job).data)
+
+
+class _OneJob(ApiView):
+    def job(self) -> Job:
+        """Return the job of the path. Raises: JobNotFound, NotFound."""
+        job = Job.objects.select_related("cluster", "target_cluster").filter(pk=self.path_uuid()).first()
+        if job is None:
+            raise JobNotFound("There is no job with this id.")
+        return job
+
+
+class JobView(_OneJob):
+    scopes = {"GET": Scope.READ}
+
+    @operation("getJob", "One job", tag=TAG, answer=JobSerializer)
+    def get(self, request: Request, id: str) -> Response:  # noqa: A002 - the contract's name
+        return Response(JobSerializer(self.job()).data)
+
+
+class JobCancelView(_OneJob):
+    scopes = {"POST": Scope.OPERATE}
+
+    @operation("cancelJob", "Cancel a pending or running job", tag=TAG, answer=JobSerializer)
+    def post(self, request: Request, id: str) -> Response:  # noqa: A002
+        job = cancel_job(job_id=self.path_uuid(), now=timezone.now(), user=caller(request))
+        return Response(JobSerializer(job).data)
+
+
+class JobRetryView(_OneJob):
+    scopes = {"POST": Scope.OPERATE}
+
+    @operation(
+        "retryJob", "Retry a failed or cancelled job (restores need the scope restore)", tag=TAG, answer=JobSerializer
+    )
+    def post(self, request: Request, id: str) -> Response:  # noqa: A002
+        if self.job().type in RESTORE_TYPES:
+            require(request, Scope.RESTORE)
+        job = retry_job(job_id=self.path_uuid(), now=timezone.now(), user=caller(request))
+        return Response(JobSerializer(job).data)
+
+
+class JobEventsView(_OneJob):
+    scopes = {"GET": Scope.READ}
+
+    @operation("listJobEvents", "A job's story, oldest first", tag=TAG, answer=JobEventSerializer(many=True))
+    def get(self, request: Request, id: str) -> Response:  # noqa: A002
+        events = JobEvent.objects.filter(job=self.job()).order_by("id")
+        return Response(JobEventSerializer(events, many=True).data)

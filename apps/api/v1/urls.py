@@ -1,0 +1,63 @@
+"""The operations below /api/v1. Path parameters carry the contract's names."""
+
+from __future__ import annotations
+
+from django.urls import path, re_path
+from django.urls.resolvers import URLPattern, URLResolver
+
+from apps.api.metrics import MetricsView
+from apps.api.v1.backups import BackupRestoreView, BackupsView, BackupView
+from apps.api.v1.cluster import ClusterNodesView, ClusterStatusView
+from apps.api.v1.clusters import ClustersView, ClusterTestView, ClusterView
+from apps.api.v1.collections import CollectionClusterView, CollectionsView, CollectionView
+from apps.api.v1.docs import DocsView, RedocView, SchemaView
+from apps.api.v1.jobs import JobCancelView, JobEventsView, JobRetryView, JobsView, JobView
+from apps.api.v1.snapshots import (
+    RecoverView,
+    ShardRecoverView,
+    ShardSnapshotsView,
+    ShardSnapshotView,
+    SnapshotsView,
+    SnapshotView,
+)
+from apps.api.v1.storage import StorageConfigsView, StorageConfigView, StorageTestView
+from apps.api.v1.tokens import TokensView, TokenView
+from apps.api.views import UnknownPath
+
+_COLLECTION = "collections/<str:name>"
+_SHARD = f"{_COLLECTION}/shards/<str:shardId>"
+
+urlpatterns: list[URLPattern | URLResolver] = [
+    path("cluster", ClusterStatusView.as_view()),
+    path("cluster/nodes", ClusterNodesView.as_view()),
+    path("collections", CollectionsView.as_view()),
+    path(_COLLECTION, CollectionView.as_view()),
+    path(f"{_COLLECTION}/cluster", CollectionClusterView.as_view()),
+    path(f"{_COLLECTION}/snapshots", SnapshotsView.as_view()),
+    path(f"{_COLLECTION}/snapshots/recover", RecoverView.as_view()),
+    path(f"{_COLLECTION}/snapshots/<str:snapshotName>", SnapshotView.as_view()),
+    path(f"{_SHARD}/snapshots", ShardSnapshotsView.as_view()),
+    path(f"{_SHARD}/snapshots/recover", ShardRecoverView.as_view()),
+    path(f"{_SHARD}/snapshots/<str:snapshotName>", ShardSnapshotView.as_view()),
+    path("storage/config", StorageConfigsView.as_view()),
+    path("storage/config/<str:id>", StorageConfigView.as_view()),
+    path("storage/test", StorageTestView.as_view()),
+    path("clusters", ClustersView.as_view()),
+    path("clusters/test", ClusterTestView.as_view()),
+    path("clusters/<str:id>", ClusterView.as_view()),
+    path("jobs", JobsView.as_view()),
+    path("jobs/<str:id>", JobView.as_view()),
+    path("jobs/<str:id>/cancel", JobCancelView.as_view()),
+    path("jobs/<str:id>/retry", JobRetryView.as_view()),
+    path("jobs/<str:id>/events", JobEventsView.as_view()),
+    path("backups", BackupsView.as_view()),
+    path("backups/<str:id>", BackupView.as_view()),
+    path("backups/<str:id>/restore", BackupRestoreView.as_view()),
+    path("tokens", TokensView.as_view()),
+    path("tokens/<str:id>", TokenView.as_view()),
+    path("metrics", MetricsView.as_view()),
+    path("schema", SchemaView.as_view(), name="api-schema"),
+    path("docs", DocsView.as_view(), name="api-docs"),
+    path("redoc", RedocView.as_view(), name="api-redoc"),
+    re_path(r"^.*\Z", UnknownPath.as_view()),
+]

@@ -1,0 +1,176 @@
+"""The admin of backups: facts. Restoring and deleting one are pages of the jobs, reached by their URL names."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+from django.contrib import admin, messages
+from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed, HttpResponseRedirect
+from django.urls import reverse
+from django.utils import timezone
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+
+from apps.backups.catalogue import rescan
+from apps.backups.models import Backup, BackupStatus
+from apps.core.admin_cells import BAD, NOTHING, OK, ago, number, state_cell, time_cell
+from apps.core.admin_kit import FactAdmin, demand, may
+from apps.core.errors import BackupmgrError
+from apps.core.permissions import Scope
+from apps.core.text import format_duration, format_size, plural
+from apps.storage.models import StorageConfig
+
+_STATES = {
+    BackupStatus.COMPLETED: ("Complete", OK),
+    BackupStatus.DAMAGED: ("Damaged", BAD),
+    BackupStatus.MISSING: ("Missing", BAD),
+}
+#: More names than this are no menu any more: there is the search.
+MENU_NAMES = 100
+#: A rescan of a large storage may find more problems than a page should show.
+SHOWN_PROBLEMS = 10
+
+
+def backup_state(backup: Backup) -> SafeString:
+    word, tone = _STATES[BackupStatus(backup.status)]
+    return state_cell(word, tone, title=backup.status_reason)
+
+
+def proof(backup: Backup) -> SafeString:
+    """What is known of it beyond having been written: the strongest evidence, with its age."""
+    if backup.restored_at:
+        return state_cell(f"Proven {ago(backup.restored_at)}", OK, title="Restored, and compared with the manifest")
+    if backup.checked_at:
+        return state_cell(f"Checked {ago(backup.checked_at)}", OK, title="The SHA-256 of every part was compared")
+    return state_cell("Not tested yet", "off")
+
+
+class CollectionFilter(admin.SimpleListFilter):
+    """Collections that have backups, as long as they make a menu; any other by its name in the address."""
+
+    title = "collection"
+    parameter_name = "collection"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        found = Backup.objects.order_by("collection_name").values_list("collection_name", flat=True).distinct()
+        names = list(found[:MENU_NAMES])
+        asked = request.GET.get(self.parameter_name)
+        if asked and asked not in names:
+            names.insert(0, asked)
+        return [(name, name) for name in names]
+
+    def queryset(self, request: HttpRequest, queryset: Any) -> Any:
+        return queryset.filter(collection_name=self.value()) if self.value() else queryset
+
+
+class StateFilter(admin.SimpleListFilter):
+    """The states, in the words of the list."""
+
+    title = "status"
+    parameter_name = "state"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [(status.value, word) for status, (word, _) in _STATES.items()]
+
+    def queryset(self, request: HttpRequest, queryset: Any) -> Any:
+        return queryset.filter(status=self.value()) if self.value() in BackupStatus.values else queryset
+
+
+@admin.register(Backup)
+class BackupAdmin(FactAdmin):
+    list_display = ["collection", "state", "made", "size", "points", "place", "evidence"]
+    list_display_links = ["collection"]
+    list_filter = [StateFilter, CollectionFilter, "cluster", "storage"]
+    list_select_related = ["storage"]
+    search_fields = ["collection_name", "snapshot_name", "cluster_name"]
+    search_help_text = "Collection, backup name or cluster"
+    ordering = ["-created_at", "-id"]
+    sortable_by: list[str] = []
+    empty_title = "No backup yet"
+    empty_text = "Back up a collection, or rescan a storage that already holds backups."
+
+    def get_queryset(self, request: HttpRequest) -> Any:
+        return super().get_queryset(request).defer("manifest")
+
+    def object_queryset(self, request: HttpRequest) -> Any:
+        return Backup.objects.select_related("storage", "cluster")
+
+    def own_urls(self) -> list[tuple[str, str, Callable[..., HttpResponse]]]:
+        return [("rescan/<uuid:storage_id>/", "backups_backup_rescan", self.rescan_view)]
+
+    # --- columns -------------------------------------------------------------------------------------------
+    @admin.display(description="Collection")
+    def collection(self, backup: Backup) -> SafeString:
+        shard = f" · shard {backup.shard_id}" if backup.shard_id is not None else ""
+        return format_html('{}<span class="bm-sub">{}{}</span>', backup.collection_name, backup.cluster_name, shard)
+
+    @admin.display(description="Status")
+    def state(self, backup: Backup) -> SafeString:
+        return backup_state(backup)
+
+    @admin.display(description="Made")
+    def made(self, backup: Backup) -> SafeString:
+        return time_cell(backup.created_at)
+
+    @admin.display(description="Size")
+    def size(self, backup: Backup) -> str:
+        return format_size(backup.size_bytes)
+
+    @admin.display(description="Points")
+    def points(self, backup: Backup) -> SafeString:
+        return format_html(
+            '{}<span class="bm-sub">{}</span>', number(backup.points_count), plural(backup.shard_count, "shard")
+        )
+
+    @admin.display(description="Storage")
+    def place(self, backup: Backup) -> str:
+        return backup.storage.name
+
+    @admin.display(description="Evidence")
+    def evidence(self, backup: Backup) -> SafeString:
+        return proof(backup)
+
+    # --- pages ---------------------------------------------------------------------------------------------
+    def detail_view(self, request: HttpRequest, obj: Backup) -> HttpResponse:
+        seconds = (obj.created_at - obj.started_at).total_seconds()
+        return self.page(
+            request,
+            "admin/backups/detail.html",
+            title=f"{obj.collection_name}, {ago(obj.created_at)}",
+            backup=obj,
+            state=backup_state(obj),
+            proof=proof(obj),
+            took=format_duration(seconds) if seconds >= 0 else NOTHING,
+            parts=obj.parts.order_by("shard_id"),
+            jobs=obj.jobs.order_by("-created_at", "-id")[:20],
+            manifest=json.dumps(obj.manifest, indent=2, ensure_ascii=False, sort_keys=False),
+            may_restore=may(request, Scope.RESTORE) and obj.status == BackupStatus.COMPLETED,
+            may_delete=request.user.has_perm("backups.delete_backup"),
+        )
+
+    def rescan_view(self, request: HttpRequest, storage_id: str) -> HttpResponse:
+        """Make the catalogue say what the storage holds, and tell what came of it."""
+        if request.method != "POST":
+            return HttpResponseNotAllowed(["POST"])
+        demand(request, "storage.change_storageconfig")
+        storage = StorageConfig.objects.filter(pk=storage_id).first()
+        if storage is None:
+            messages.warning(request, "This storage does not exist: it may have been deleted meanwhile.")
+            return HttpResponseRedirect(reverse("admin:storage_storageconfig_changelist"))
+        try:
+            result = rescan(storage, timezone.now())
+        except BackupmgrError as error:
+            messages.error(request, f"{storage.name} could not be scanned: {error}")
+        else:
+            messages.success(
+                request,
+                f"{storage.name} holds {plural(result.found, 'backup')}: {result.added} new in the catalogue, "
+                f"{result.damaged} damaged, {result.missing} missing.",
+            )
+            for problem in result.problems[:SHOWN_PROBLEMS]:
+                messages.warning(request, problem)
+            if len(result.problems) > SHOWN_PROBLEMS:
+                messages.warning(request, f"And {len(result.problems) - SHOWN_PROBLEMS} more.")
+        return HttpResponseRedirect(reverse("admin:storage_storageconfig_change", args=[storage.pk]))

@@ -1,0 +1,107 @@
+"""Backup and Part: the catalogue of what exists in the storages. Leftover: what still has to be cleaned up."""
+
+from __future__ import annotations
+
+from django.db import models
+from django.db.models import Q
+
+from apps.clusters.models import Cluster
+from apps.core.models import UuidModel
+from apps.storage.models import StorageConfig
+
+
+class BackupStatus(models.TextChoices):
+    COMPLETED = "completed", "completed"  # the manifest and every part are in the storage
+    DAMAGED = "damaged", "damaged"  # a part or the manifest was found altered
+    MISSING = "missing", "missing"  # the manifest was not found in the storage any more
+
+
+class Backup(UuidModel):
+    """A verified copy of a collection (or of one shard of it) in a storage: parts and, written last, a manifest.
+
+    The storage is the truth: a row is made after the manifest was written, and `rescan` makes the same row from
+    the manifest alone.
+    """
+
+    storage = models.ForeignKey(StorageConfig, on_delete=models.PROTECT, related_name="backups")
+    #: Null when the manifest names a cluster that is not registered here.
+    cluster = models.ForeignKey(Cluster, on_delete=models.SET_NULL, null=True, blank=True, related_name="backups")
+    cluster_name = models.CharField(max_length=100)
+    collection_name = models.CharField(max_length=255)
+    #: Null for a backup of the whole collection.
+    shard_id = models.PositiveIntegerField(null=True, blank=True)
+    #: Names the backup for restores: the last folder of `path`, unique in all storages.
+    snapshot_name = models.CharField(max_length=120)
+    #: Folder of the parts within the storage, without leading or trailing slash.
+    path = models.CharField(max_length=1000)
+    job_id = models.UUIDField(null=True, blank=True, db_index=True)
+    status = models.CharField(max_length=12, choices=BackupStatus, default=BackupStatus.COMPLETED)
+    status_reason = models.TextField(blank=True, default="")
+    size_bytes = models.BigIntegerField()
+    points_count = models.BigIntegerField()
+    shard_count = models.PositiveIntegerField()
+    qdrant_version = models.CharField(max_length=40, blank=True, default="")
+    manifest = models.JSONField()
+    manifest_sha256 = models.CharField(max_length=64)
+    started_at = models.DateTimeField()
+    created_at = models.DateTimeField(help_text="When the manifest was written")
+    #: When the SHA-256 of every stored part was last compared with the manifest.
+    checked_at = models.DateTimeField(null=True, blank=True)
+    #: When a restore from it was last proved equal to the manifest.
+    restored_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["storage", "path"], name="one_backup_per_folder"),
+            models.CheckConstraint(condition=Q(status__in=BackupStatus.values), name="backup_status_known"),
+        ]
+        indexes = [
+            models.Index(fields=["-created_at", "-id"], name="backup_newest"),
+            models.Index(fields=["collection_name", "-created_at"], name="backup_by_collection"),
+            models.Index(fields=["snapshot_name"], name="backup_by_snapshot_name"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.collection_name} {self.snapshot_name}"
+
+
+class Part(UuidModel):
+    """One file of a backup: the snapshot of one shard, as Qdrant made it."""
+
+    backup = models.ForeignKey(Backup, on_delete=models.CASCADE, related_name="parts")
+    shard_id = models.PositiveIntegerField()
+    key = models.CharField(max_length=1200)
+    size_bytes = models.BigIntegerField()
+    sha256 = models.CharField(max_length=64)
+    etag = models.CharField(max_length=200, blank=True, default="")
+    points_count = models.BigIntegerField()
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["backup", "shard_id"], name="one_part_per_shard")]
+
+    def __str__(self) -> str:
+        return f"{self.backup_id} shard {self.shard_id}"
+
+
+class LeftoverKind(models.TextChoices):
+    SNAPSHOT = "snapshot", "snapshot on a node"
+    FOLDER = "folder", "files of an unfinished backup"
+    COLLECTION = "collection", "half-restored collection"
+
+
+class Leftover(UuidModel):
+    """A tombstone: something of ours that has to go and could not be removed yet. The tick tries again."""
+
+    kind = models.CharField(max_length=12, choices=LeftoverKind)
+    cluster = models.ForeignKey(Cluster, on_delete=models.CASCADE, null=True, blank=True)
+    storage = models.ForeignKey(StorageConfig, on_delete=models.CASCADE, null=True, blank=True)
+    job_id = models.UUIDField()
+    #: What and where: {"collection", "shard_id", "name"} or {"path"}.
+    subject = models.JSONField()
+    tries = models.PositiveIntegerField(default=0)
+    last_error = models.TextField(blank=True, default="")
+    created_at = models.DateTimeField(auto_now_add=True)
+    next_try_at = models.DateTimeField(db_index=True)
+
+    def __str__(self) -> str:
+        return f"{self.kind} of job {self.job_id}"

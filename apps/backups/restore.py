@@ -1,0 +1,324 @@
+"""Restore a backup: plan, verify every stored part, and only then touch the target; prove the result afterwards."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from time import monotonic
+
+from django.conf import settings
+
+from apps.backups.compare import (
+    config_differences,
+    count_difference,
+    create_body,
+    fan_out_patch,
+    index_schema,
+    schema_differences,
+)
+from apps.backups.manifest import Manifest, PartFacts
+from apps.backups.models import Backup
+from apps.backups.plan import PlanBlocked, RestorePlan, plan_restore
+from apps.backups.run import Run
+from apps.backups.traces import CollectionTrace, Traces, clean_up
+from apps.backups.transfer import chunks
+from apps.backups.verify import check_part, read_manifest
+from apps.clusters.models import Cluster
+from apps.clusters.qdrant import (
+    ACTIVE,
+    Endpoint,
+    QdrantDenied,
+    QdrantError,
+    QdrantNode,
+    QdrantRejected,
+    recover_snapshot,
+    upload_snapshot,
+)
+from apps.core.errors import BackupmgrError
+from apps.core.text import format_rate, format_size, plural
+from apps.storage.services import open_store
+from apps.storage.stores import Store
+
+#: How long a restored collection may take until all its shards are Active.
+ACTIVE_WITHIN_SECONDS = 120.0
+POLL_SECONDS = 0.5
+
+
+class RestoreDiffers(BackupmgrError):
+    """The restored collection is not what the manifest says."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RestoreOrder:
+    """What to restore, and where to. `shard_id` for one shard of an existing collection."""
+
+    backup: Backup
+    cluster: Cluster
+    collection: str
+    overwrite: bool
+    restore_aliases: bool = False
+    shard_id: int | None = None
+
+
+def restore_backup(order: RestoreOrder, run: Run) -> None:
+    """Restore a backup. When this returns, counts, config and payload schema equal the manifest.
+
+    Until every part of the backup has been read and compared with its SHA-256 nothing on the target is touched.
+    A collection that this restore created is removed again when it fails.
+    Raises: BackupmgrError with a sentence for the operator; the reason of `run.abort`.
+    """
+    store = open_store(order.backup.storage)
+    run.phase("planning")
+    manifest = read_manifest(order.backup, store)
+    endpoint = order.cluster.endpoint
+    with QdrantNode(endpoint) as node:
+        plan, same_version = _plan(order, manifest, node)
+        for warning in plan.warnings:
+            run.warn(warning)
+        parts = [manifest.part(shard_id) for shard_id in plan.shard_ids]
+        size = sum(part.size_bytes for part in parts)
+        # Every part is read twice: to compare it, and to send it.
+        run.expect(2 * size)
+        run.phase("verifying the backup")
+        for part in parts:
+            check_part(order.backup, part, store, run)
+        run.tell(f"All {plural(len(parts), 'part')} ({format_size(size)}) match the SHA-256 in the manifest.")
+        _Restorer(order, manifest, plan, store, node, endpoint, run).restore(parts, same_version=same_version)
+
+
+def _plan(order: RestoreOrder, manifest: Manifest, node: QdrantNode) -> tuple[RestorePlan, bool]:
+    info = node.info()
+    aliases = node.aliases()
+    existing = node.find_collection(order.collection) if order.collection not in aliases else None
+    points, placement = 0, None
+    if existing is not None:
+        placement = node.placement(order.collection)
+        local = {shard.shard_id for shard in placement.local_shards}
+        if order.shard_id is None or order.shard_id in local:
+            points = node.count(order.collection, order.shard_id)
+    plan = plan_restore(
+        manifest=manifest,
+        collection=order.collection,
+        target=info,
+        existing=existing,
+        placement=placement,
+        existing_points=points,
+        aliased_to=aliases.get(order.collection),
+        overwrite=order.overwrite,
+        shard_id=order.shard_id,
+    )
+    if order.restore_aliases:
+        _check_aliases(manifest, order.collection, aliases, node.collections())
+    return plan, info.version == manifest.qdrant_version
+
+
+def _check_aliases(manifest: Manifest, collection: str, aliases: dict[str, str], collections: list[str]) -> None:
+    """Refuse to take an alias away from another collection, before anything is touched."""
+    for alias in manifest.aliases:
+        owner = aliases.get(alias)
+        if alias in collections or (owner is not None and owner != collection):
+            raise PlanBlocked(
+                f"The alias {alias!r} of the backup is in use ({owner or 'a collection of that name'}): "
+                f"restore without aliases and switch it yourself."
+            )
+
+
+class _Restorer:
+    """The part of a restore that changes the target."""
+
+    def __init__(
+        self,
+        order: RestoreOrder,
+        manifest: Manifest,
+        plan: RestorePlan,
+        store: Store,
+        node: QdrantNode,
+        endpoint: Endpoint,
+        run: Run,
+    ) -> None:
+        self._order = order
+        self._manifest = manifest
+        self._plan = plan
+        self._store = store
+        self._node = node
+        self._endpoint = endpoint
+        self._run = run
+        self._pull_refused = False
+
+    def restore(self, parts: list[PartFacts], *, same_version: bool) -> None:
+        run, collection = self._run, self._plan.collection
+        run.confirm()
+        if not self._plan.create:
+            run.warn(f"Replacing what {collection!r} holds; from here on a failure leaves it incomplete.")
+            self._fill(parts, same_version=same_version)
+            return
+        trace = self._create()
+        try:
+            self._fill(parts, same_version=same_version)
+        except BaseException:
+            # Half a collection under a real name would be taken for the whole one.
+            self._take_back(trace)
+            raise
+        run.traces.drop(trace)
+        run.save_traces()
+
+    def _create(self) -> CollectionTrace:
+        """Create the collection and return its trace, which is written down before the request is made."""
+        run, collection = self._run, self._plan.collection
+        run.phase("creating the collection")
+        trace = CollectionTrace(cluster_id=str(self._order.cluster.pk), collection=collection)
+        run.traces.add(trace)
+        run.save_traces()
+        try:
+            self._node.create_collection(collection, create_body(self._manifest))
+        except QdrantRejected as error:
+            run.traces.drop(trace)  # refused: nothing was made
+            if error.status == 409:
+                raise PlanBlocked(
+                    f"A collection {collection!r} appeared on the target meanwhile: it was left alone."
+                ) from error
+            raise
+        except BaseException:
+            self._take_back(trace)
+            raise
+        created = replace(trace, created=True)
+        run.traces.replace(trace, created)
+        try:
+            run.save_traces()
+            patch = fan_out_patch(self._manifest)
+            if patch:
+                self._node.patch_collection(collection, {"params": patch})
+        except BaseException:
+            self._take_back(created)
+            raise
+        run.tell(f"Created {collection!r} with the configuration of the backup.")
+        return created
+
+    def _take_back(self, trace: CollectionTrace) -> None:
+        """Remove the collection that this restore created."""
+        run = self._run
+        if not run.owns():
+            return
+        run.traces.drop(trace)
+        clean_up(
+            Traces([trace]),
+            job_id=run.job_id,
+            tell=lambda sentence, gone: run.tell(sentence) if gone else run.warn(sentence),
+        )
+
+    def _fill(self, parts: list[PartFacts], *, same_version: bool) -> None:
+        run, collection = self._run, self._plan.collection
+        if self._plan.drop_indexes or self._plan.create_indexes:
+            run.phase("payload indexes")
+            for field in self._plan.drop_indexes:
+                self._node.delete_index(collection, field)
+            for field in self._plan.create_indexes:
+                self._node.create_index(collection, field, index_schema(self._manifest.payload_schema[field]))
+        for part in parts:
+            run.abort.check()
+            run.phase(f"restoring shard {part.shard_id}")
+            self._send(part)
+        run.phase("proving the result")
+        self._wait_until_active()
+        self._prove(parts, same_version=same_version)
+        if self._order.restore_aliases:
+            self._node.create_aliases(collection, self._manifest.aliases)
+            run.tell(f"Aliases set: {', '.join(self._manifest.aliases) or 'the backup has none'}.")
+
+    def _send(self, part: PartFacts) -> None:
+        """Restore one shard: the node pulls a presigned address, or else we send the bytes."""
+        started = monotonic()
+        way = "pulled by the node" if self._pull(part) else "sent to the node"
+        if way == "sent to the node":
+            self._upload(part)
+        seconds = max(monotonic() - started, 1e-3)
+        self._run.tell(
+            f"Shard {part.shard_id} restored ({way}), {format_size(part.size_bytes)}, "
+            f"{format_rate(part.size_bytes / seconds)}.",
+            shard_id=part.shard_id,
+            size_bytes=part.size_bytes,
+            seconds=round(seconds, 3),
+            way=way,
+        )
+
+    def _pull(self, part: PartFacts) -> bool:
+        """Let the node fetch the part by itself; False when it cannot, and nothing has been changed then."""
+        url = None if self._pull_refused else self._store.presign(self._key(part), settings.BACKUPMGR_PRESIGN_SECONDS)
+        if url is None:
+            return False
+        try:
+            recover_snapshot(self._endpoint, self._plan.collection, part.shard_id, url, part.sha256, self._run.abort)
+        except QdrantError as error:
+            if error.status is None or (isinstance(error, QdrantDenied) and error.status == 401):
+                raise
+            # The node cannot reach the storage, or is not allowed to pull. Its words would show the signed
+            # address: they stay out of the story.
+            self._pull_refused = True
+            self._run.warn(
+                f"Qdrant could not fetch shard {part.shard_id} from the storage by itself (answer {error.status}); "
+                f"sending it instead."
+            )
+            return False
+        self._run.advance(part.size_bytes)
+        return True
+
+    def _upload(self, part: PartFacts) -> None:
+        with self._store.source(self._key(part), self._run.abort) as source:
+            upload_snapshot(
+                self._endpoint,
+                self._plan.collection,
+                part.shard_id,
+                chunks(source, self._run.abort, self._run.advance),
+                part.size_bytes,
+                part.sha256,
+                self._run.abort,
+            )
+
+    def _key(self, part: PartFacts) -> str:
+        return f"{self._order.backup.path}/{part.file}"
+
+    def _wait_until_active(self) -> None:
+        """Qdrant answers 200 before its replicas are Active."""
+        waiting: list[str] = []
+        for _ in self._run.abort.until(ACTIVE_WITHIN_SECONDS):
+            placement = self._node.placement(self._plan.collection)
+            waiting = [
+                f"shard {shard.shard_id} is {shard.state}"
+                for shard in placement.local_shards
+                if shard.shard_id in self._plan.shard_ids and shard.state != ACTIVE
+            ]
+            if not waiting:
+                return
+            self._run.abort.sleep(POLL_SECONDS)
+        raise RestoreDiffers(
+            f"The restored collection did not become ready within {ACTIVE_WITHIN_SECONDS:.0f} seconds: "
+            f"{', '.join(waiting)}. Look at Qdrant's log."
+        )
+
+    def _prove(self, parts: list[PartFacts], *, same_version: bool) -> None:
+        """Compare exact counts, config and payload schema with the manifest. Raises: RestoreDiffers."""
+        collection = self._plan.collection
+        found = self._node.collection(collection)
+        differences = [
+            difference
+            for part in parts
+            if (
+                difference := count_difference(
+                    self._manifest.shard(part.shard_id), self._node.count(collection, part.shard_id)
+                )
+            )
+        ]
+        differences += config_differences(self._manifest.config, found.config, same_version=same_version)
+        if self._order.shard_id is None:
+            differences += schema_differences(self._manifest.payload_schema, found.payload_schema)
+        if found.status == "red" or isinstance(found.optimizer_status, dict):
+            differences.append(f"Qdrant calls the collection {found.status}: {found.optimizer_status}")
+        if differences:
+            raise RestoreDiffers(
+                f"The restored collection {collection!r} differs from the backup: {'; '.join(differences)}."
+            )
+        points = sum(self._node.count(collection, part.shard_id) for part in parts)
+        self._run.tell(
+            f"Proved: {plural(points, 'point')} in {plural(len(parts), 'shard')}, configuration and "
+            f"{plural(len(self._manifest.payload_schema), 'payload index', 'payload indexes')} equal the manifest.",
+            points=points,
+        )

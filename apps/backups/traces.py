@@ -1,0 +1,260 @@
+"""Traces: what a run has made outside the database and has not finished with.
+
+They are saved with the job before each thing is made, so that whoever finds the job after a kill can remove
+exactly what it made and nothing else. What cannot be removed now becomes a Leftover, which the tick tries again.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.utils import timezone
+
+from apps.backups.models import Backup, Leftover, LeftoverKind
+from apps.clusters.models import Cluster
+from apps.clusters.qdrant import CollectionNotFound, QdrantNode
+from apps.core.errors import BackupmgrError
+from apps.storage.backends import PROBE_PATIENCE
+from apps.storage.models import StorageConfig
+from apps.storage.services import open_store
+
+#: A node with a clock of its own stamps the snapshot's name; more skew than this and we no longer trust the stamp.
+CLOCK_SKEW = timedelta(minutes=10)
+#: Clean-up happens while an operator waits for a cancelled job; a node that does not answer by then gets a Leftover.
+CLEAN_UP_TIMEOUT_SECONDS = 3.0
+FIRST_RETRY_SECONDS = 20
+MAX_RETRY_SECONDS = 3600
+
+
+@dataclass(frozen=True)
+class SnapshotTrace:
+    """A shard snapshot on a node.
+
+    `name` is empty from the moment it is asked for until the node has answered; `known` are the snapshots that
+    were there before, so that a new one can be told from them.
+    """
+
+    cluster_id: str
+    collection: str
+    shard_id: int
+    requested_at: str
+    known: tuple[str, ...] = ()
+    name: str = ""
+
+
+@dataclass(frozen=True)
+class FolderTrace:
+    """The folder of a backup without a manifest yet."""
+
+    storage_id: str
+    path: str
+
+
+@dataclass(frozen=True)
+class CollectionTrace:
+    """A collection that a restore creates and has not yet proved.
+
+    Until `created` is set nobody knows whether Qdrant has made it for us, or somebody else got there first.
+    """
+
+    cluster_id: str
+    collection: str
+    created: bool = False
+
+
+Trace = SnapshotTrace | FolderTrace | CollectionTrace
+
+_KINDS: dict[type[Any], LeftoverKind] = {
+    SnapshotTrace: LeftoverKind.SNAPSHOT,
+    FolderTrace: LeftoverKind.FOLDER,
+    CollectionTrace: LeftoverKind.COLLECTION,
+}
+_TYPES = {kind: cls for cls, kind in _KINDS.items()}
+
+
+class StillThere(Exception):
+    """Something could not be removed yet; the message says why."""
+
+
+@dataclass
+class Traces:
+    """The open traces of one run, in the order in which they were made."""
+
+    items: list[Trace] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        return bool(self.items)
+
+    def add(self, trace: Trace) -> None:
+        self.items.append(trace)
+
+    def drop(self, trace: Trace) -> None:
+        if trace in self.items:
+            self.items.remove(trace)
+
+    def replace(self, old: Trace, new: Trace) -> None:
+        self.items[self.items.index(old)] = new
+
+    def to_json(self) -> dict[str, Any]:
+        return {"traces": [{"kind": str(_KINDS[type(item)]), **asdict(item)} for item in self.items]}
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Traces:
+        return cls([_trace(entry) for entry in data.get("traces", [])])
+
+
+def _trace(entry: dict[str, Any]) -> Trace:
+    fields = {name: value for name, value in entry.items() if name != "kind"}
+    if "known" in fields:
+        fields["known"] = tuple(fields["known"])
+    trace: Trace = _TYPES[LeftoverKind(entry["kind"])](**fields)
+    return trace
+
+
+def clean_up(traces: Traces, *, job_id: uuid.UUID, tell: Callable[[str, bool], None]) -> None:
+    """Remove everything in `traces`, newest first; what resists becomes a Leftover. Never raises for an outside fault.
+
+    `tell` receives a sentence for each thing, and whether that is gone now.
+    """
+    for trace in reversed(list(traces.items)):
+        try:
+            done = remove(trace)
+        except (StillThere, BackupmgrError) as error:
+            leave_behind(Traces([trace]), job_id=job_id, reason=str(error))
+            tell(f"Could not remove {describe(trace)} yet ({error}); it will be tried again.", False)
+        else:
+            if done:
+                tell(f"Removed {describe(trace)}.", True)
+        traces.drop(trace)
+
+
+def leave_behind(traces: Traces, *, job_id: uuid.UUID, reason: str) -> None:
+    """Make a Leftover of each trace, for the tick to remove."""
+    now = timezone.now()
+    for trace in traces.items:
+        Leftover.objects.create(
+            kind=_KINDS[type(trace)],
+            cluster_id=None if isinstance(trace, FolderTrace) else trace.cluster_id,
+            storage_id=trace.storage_id if isinstance(trace, FolderTrace) else None,
+            job_id=job_id,
+            subject={"kind": str(_KINDS[type(trace)]), **asdict(trace)},
+            last_error=reason,
+            next_try_at=now + timedelta(seconds=FIRST_RETRY_SECONDS),
+        )
+
+
+def retry_leftovers(*, now: datetime, is_busy: Callable[[str, str], bool], limit: int = 20) -> int:
+    """Try due Leftovers again; return how many are gone now.
+
+    `is_busy(cluster_id, collection)` tells whether a job works on the collection: its snapshots are then left
+    alone, for a new one among them could be that job's.
+    """
+    gone = 0
+    for leftover in Leftover.objects.filter(next_try_at__lte=now).order_by("next_try_at", "id")[:limit]:
+        trace = _trace(leftover.subject)
+        wait = timedelta(seconds=min(MAX_RETRY_SECONDS, FIRST_RETRY_SECONDS * 2 ** min(leftover.tries, 10)))
+        # Claimed by moving its date: of several tickers one goes on.
+        claimed = Leftover.objects.filter(pk=leftover.pk, next_try_at=leftover.next_try_at).update(
+            next_try_at=now + wait, tries=leftover.tries + 1
+        )
+        if not claimed:
+            continue
+        if not isinstance(trace, FolderTrace) and is_busy(trace.cluster_id, trace.collection):
+            continue
+        try:
+            remove(trace)
+        except (StillThere, BackupmgrError) as error:
+            Leftover.objects.filter(pk=leftover.pk).update(last_error=str(error))
+        else:
+            Leftover.objects.filter(pk=leftover.pk).delete()
+            gone += 1
+    return gone
+
+
+def remove(trace: Trace) -> bool:
+    """Remove what the trace stands for; False when there was nothing.
+
+    Raises: StillThere, BackupmgrError.
+    """
+    if isinstance(trace, FolderTrace):
+        if Backup.objects.filter(storage_id=uuid.UUID(trace.storage_id), path=trace.path).exists():
+            return False  # it was finished after all, and is listed
+        storage = StorageConfig.objects.filter(pk=trace.storage_id).first()
+        return storage is not None and open_store(storage, patience=PROBE_PATIENCE).clear(trace.path) > 0
+    cluster = Cluster.objects.filter(pk=trace.cluster_id).first()
+    if cluster is None:
+        return False
+    with QdrantNode(cluster.quick_endpoint(CLEAN_UP_TIMEOUT_SECONDS)) as node:
+        if isinstance(trace, CollectionTrace):
+            return _remove_collection(node, trace)
+        return _remove_snapshot(node, trace)
+
+
+def _remove_collection(node: QdrantNode, trace: CollectionTrace) -> bool:
+    if not trace.created:
+        try:
+            if node.count(trace.collection):
+                return False  # we had not sent a point yet: it is somebody else's
+        except CollectionNotFound:
+            return False
+    return node.delete_collection(trace.collection)
+
+
+def _remove_snapshot(node: QdrantNode, trace: SnapshotTrace) -> bool:
+    if trace.name:
+        return node.delete_snapshot(trace.collection, trace.name, trace.shard_id)
+    try:
+        name = find_new_snapshot(node, trace)
+    except CollectionNotFound:
+        return False
+    if name is None:
+        requested_at = datetime.fromisoformat(trace.requested_at)
+        if node.running_snapshots(trace.collection) or timezone.now() - requested_at < timedelta(seconds=60):
+            raise StillThere("the node may still be making it")
+        return False
+    return node.delete_snapshot(trace.collection, name, trace.shard_id)
+
+
+def find_new_snapshot(node: QdrantNode, trace: SnapshotTrace) -> str | None:
+    """Return the snapshot that the node made for an unanswered request; None when there is none (yet).
+
+    It is the one snapshot of the shard that was not there before and is stamped no earlier than the request.
+    When there are several, somebody else makes snapshots too and nobody can tell which is ours: none is ours then.
+    """
+    since = datetime.fromisoformat(trace.requested_at) - CLOCK_SKEW
+    new = [
+        snapshot.name
+        for snapshot in node.snapshots(trace.collection, trace.shard_id)
+        if snapshot.name not in trace.known and _stamp(snapshot.creation_time, since) >= since
+    ]
+    return new[0] if len(new) == 1 else None
+
+
+def _stamp(creation_time: str | None, default: datetime) -> datetime:
+    """Read Qdrant's `creation_time` (UTC without a zone); `default` where the node's file system keeps none."""
+    if not creation_time:
+        return default
+    stamp = datetime.fromisoformat(creation_time)
+    return stamp if stamp.tzinfo else stamp.replace(tzinfo=default.tzinfo)
+
+
+def is_fresh(creation_time: str | None, now: datetime) -> bool:
+    """Tell whether a snapshot may be of this very second, so that the next one would get the same name.
+
+    The node's clock may differ from ours; where it is far off, the name itself is compared afterwards.
+    """
+    return bool(creation_time) and abs(_stamp(creation_time, now) - now) < timedelta(seconds=3)
+
+
+def describe(trace: Trace) -> str:
+    """Name a trace for people."""
+    if isinstance(trace, SnapshotTrace):
+        what = trace.name or "a snapshot under way"
+        return f"{what} of shard {trace.shard_id} of {trace.collection!r} on the node"
+    if isinstance(trace, FolderTrace):
+        return f"the unfinished files in {trace.path}"
+    return f"the half-restored collection {trace.collection!r}"

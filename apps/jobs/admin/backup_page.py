@@ -1,0 +1,93 @@
+"""The page "Back up now…"."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.urls import reverse
+
+from apps.clusters.admin_live import collection_names
+from apps.clusters.models import Cluster
+from apps.core.admin_kit import demand
+from apps.core.permissions import SCOPE_PERMISSIONS, Scope
+from apps.jobs.admin.forms import BackupForm
+from apps.jobs.admin.starting import form_page, hidden_fields, is_confirmation, start
+from apps.jobs.services import JobRequest
+from apps.jobs.states import JobType
+from apps.storage.models import StorageConfig
+
+if TYPE_CHECKING:
+    from apps.jobs.admin import JobAdmin
+
+
+def view(page: JobAdmin, request: HttpRequest) -> HttpResponse:
+    demand(request, SCOPE_PERMISSIONS[Scope.OPERATE])
+    cluster = _cluster(request)
+    storage = StorageConfig.objects.default() or StorageConfig.objects.first()
+    if cluster is None or storage is None:
+        return _not_yet(page, request, "cluster" if cluster is None else "storage")
+    # A confirmed backup is started even while Qdrant does not answer: the job asks it again, and says so.
+    confirmed = request.method == "POST" and is_confirmation(request)
+    live = None if confirmed else collection_names(cluster)
+    names = live.names if live else None
+    if request.method != "POST":
+        initial = {"cluster": cluster, "storage": storage, "collection": request.GET.get("collection", "")}
+        return _form(page, request, BackupForm(names=names, initial=initial), live.problem if live else "")
+    form = BackupForm(request.POST, names=names)
+    if not form.is_valid():
+        return _form(page, request, form, live.problem if live else "")
+    if not confirmed:
+        return _confirmation(page, request, form)
+    data = form.cleaned_data
+    answer = start(
+        page,
+        request,
+        JobRequest(
+            type=JobType.BACKUP if data["shard"] is None else JobType.SHARD_BACKUP,
+            collection_name=data["collection"],
+            cluster=data["cluster"],
+            storage=data["storage"],
+            shard_id=data["shard"],
+        ),
+    )
+    return _confirmation(page, request, form, error=answer) if isinstance(answer, str) else answer
+
+
+def _cluster(request: HttpRequest) -> Cluster | None:
+    asked = request.POST.get("cluster") or request.GET.get("cluster") or ""
+    return (Cluster.objects.named(asked) if asked else None) or Cluster.objects.default() or Cluster.objects.first()
+
+
+def _form(page: JobAdmin, request: HttpRequest, form: BackupForm, problem: str) -> HttpResponse:
+    if problem:
+        problem = f"{problem} Type the name of the collection; the job asks Qdrant again."
+    return form_page(
+        page, request, form, title="Back up now", lead=[], problem=problem, back=reverse("admin:jobs_job_changelist")
+    )
+
+
+def _confirmation(page: JobAdmin, request: HttpRequest, form: BackupForm, error: str = "") -> HttpResponse:
+    data = form.cleaned_data
+    what = f"shard {data['shard']} of {data['collection']}" if data["shard"] is not None else data["collection"]
+    return page.confirm(
+        request,
+        title=f"Back up {what}?",
+        sentences=[
+            f"This backs up {what} from {data['cluster'].name} to {data['storage'].name} ({data['storage'].location}).",
+            "The collection stays in use meanwhile. Qdrant makes a snapshot of each shard, which needs room on its "
+            "disk until it has been copied.",
+        ],
+        verb="Back up now",
+        back=reverse("admin:jobs_job_backup") + f"?cluster={data['cluster'].pk}",
+        hidden=hidden_fields(request, form),
+        error=error,
+    )
+
+
+def _not_yet(page: JobAdmin, request: HttpRequest, missing: str) -> HttpResponse:
+    from django.contrib import messages
+
+    messages.warning(request, f"There is no {missing} yet: add one first.")
+    listed = "admin:clusters_cluster_changelist" if missing == "cluster" else "admin:storage_storageconfig_changelist"
+    return HttpResponseRedirect(reverse(listed))

@@ -1,0 +1,115 @@
+"""The forms behind "Back up now…" and "Restore…"."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from django import forms
+from unfold.widgets import UnfoldAdminSelectWidget, UnfoldAdminTextInputWidget, UnfoldBooleanWidget
+
+from apps.backups.models import Backup
+from apps.clusters.models import Cluster
+from apps.clusters.qdrant import check_collection_name, check_snapshot_possible
+from apps.storage.models import StorageConfig
+
+_TEXT = {"autocomplete": "off", "autocapitalize": "off", "spellcheck": "false"}
+
+
+class BackupForm(forms.Form):
+    """What to back up. `names` are the collections that the cluster told of; None when it did not answer."""
+
+    cluster = forms.ModelChoiceField(
+        Cluster.objects.order_by("name"), empty_label=None, widget=UnfoldAdminSelectWidget({"data-reload": "cluster"})
+    )
+    collection = forms.CharField(max_length=255, strip=False, widget=UnfoldAdminTextInputWidget(_TEXT))
+    storage = forms.ModelChoiceField(
+        StorageConfig.objects.order_by("name"), empty_label=None, widget=UnfoldAdminSelectWidget
+    )
+    shard = forms.IntegerField(
+        label="Single shard",
+        required=False,
+        min_value=0,
+        max_value=2**31 - 1,
+        widget=UnfoldAdminTextInputWidget({"inputmode": "numeric", "autocomplete": "off"}),
+        help_text="The number of one shard; empty for the whole collection.",
+    )
+
+    def __init__(self, *args: Any, names: Sequence[str] | None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if names:
+            choices = [("", "Choose a collection"), *((name, name) for name in names)]
+            self.fields["collection"] = forms.ChoiceField(
+                choices=choices,
+                widget=UnfoldAdminSelectWidget,
+                error_messages={"invalid_choice": "The cluster has no collection “%(value)s”: choose one that it has."},
+            )
+
+    def clean_collection(self) -> str:
+        name = str(self.cleaned_data["collection"])
+        try:
+            check_collection_name(name)
+            check_snapshot_possible(name)
+        except ValueError as error:
+            raise forms.ValidationError(str(error)) from error
+        return name
+
+
+class RestoreForm(forms.Form):
+    """Where to, and how."""
+
+    target_cluster = forms.ModelChoiceField(
+        Cluster.objects.order_by("name"),
+        label="Restore into the cluster",
+        empty_label=None,
+        widget=UnfoldAdminSelectWidget,
+    )
+    target_collection = forms.CharField(
+        label="As collection",
+        max_length=255,
+        strip=False,
+        widget=UnfoldAdminTextInputWidget(_TEXT),
+        help_text="A name that is not taken leaves everything that exists untouched.",
+    )
+    shard = forms.TypedChoiceField(
+        label="Shards",
+        required=False,
+        coerce=int,
+        empty_value=None,
+        widget=UnfoldAdminSelectWidget,
+        help_text="A single shard goes into a collection that exists and replaces that shard's points.",
+    )
+    overwrite = forms.BooleanField(
+        required=False,
+        label="Overwrite the collection if it exists",
+        widget=UnfoldBooleanWidget,
+        help_text="Its points are replaced by those of the backup; what was written since is lost.",
+    )
+    restore_aliases = forms.BooleanField(required=False, label="Restore aliases too", widget=UnfoldBooleanWidget)
+
+    def __init__(self, *args: Any, backup: Backup, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        shards = [(str(number), f"Shard {number} only") for number in _shards(backup)]
+        whole = [("", "All shards")] if backup.shard_id is None else []
+        shard = self.fields["shard"]
+        shard.choices = [*whole, *shards]  # type: ignore[attr-defined]
+        shard.required = not whole
+        aliases = backup.manifest.get("collection", {}).get("aliases") or []
+        if aliases:
+            self.fields[
+                "restore_aliases"
+            ].help_text = f"Points {', '.join(map(str, aliases))} to the restored collection."
+        else:
+            del self.fields["restore_aliases"]
+
+    def clean_target_collection(self) -> str:
+        name = str(self.cleaned_data["target_collection"])
+        try:
+            check_collection_name(name)
+        except ValueError as error:
+            raise forms.ValidationError(str(error)) from error
+        return name
+
+
+def _shards(backup: Backup) -> list[int]:
+    return list(backup.parts.order_by("shard_id").values_list("shard_id", flat=True))

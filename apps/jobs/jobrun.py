@@ -1,0 +1,166 @@
+"""JobRun: one attempt at a job by this process. Keeps the lease, writes progress, hears of cancellation."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+import uuid
+from datetime import datetime
+from typing import Any
+
+from django.conf import settings
+from django.db import DatabaseError, connection
+from django.utils import timezone
+
+from apps.backups.traces import Traces
+from apps.core.abort import Abort
+from apps.jobs import drain
+from apps.jobs.events import record
+from apps.jobs.lease import LeaseLost, extend
+from apps.jobs.models import EventLevel, Job
+
+logger = logging.getLogger(__name__)
+
+#: How often a running job looks whether it should stop, and writes its progress when that has changed.
+BEAT_SECONDS = 1.0
+#: The rate shown is that of the last so many seconds.
+RATE_WINDOW_SECONDS = 10.0
+
+
+class Cancelled(Exception):
+    """An operator asked the job to stop."""
+
+
+class Drained(Exception):
+    """The worker is being stopped; the job goes back to the queue."""
+
+
+class JobRun:
+    """Implements backups.run.Run on a claimed job. Use as a context manager: inside it the heartbeat beats."""
+
+    def __init__(self, job: Job) -> None:
+        assert job.lease_token is not None and job.started_at is not None
+        self.job = job
+        self.job_id: uuid.UUID = job.pk
+        self.token: uuid.UUID = job.lease_token
+        self.attempt = job.attempt
+        self.started_at: datetime = job.started_at
+        self.abort = Abort()
+        self.traces = Traces()
+        self._lock = threading.Lock()
+        self._phase = job.phase
+        self._done = 0
+        self._total = 0
+        self._written: tuple[str, int, int] = ("", 0, 0)
+        self._samples: list[tuple[float, int]] = []
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._beat, name=f"heartbeat {job.pk}", daemon=True)
+
+    def __enter__(self) -> JobRun:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    # --- backups.run.Run -----------------------------------------------------------------------------------
+    def now(self) -> datetime:
+        return timezone.now()
+
+    def phase(self, name: str) -> None:
+        self.abort.check()
+        with self._lock:
+            self._phase = name
+
+    def expect(self, bytes_total: int) -> None:
+        with self._lock:
+            self._total = bytes_total
+
+    def advance(self, count: int) -> None:
+        with self._lock:
+            self._done += count
+
+    def tell(self, message: str, **data: Any) -> None:
+        record(self.job, message, at=self.now(), data=data)
+
+    def warn(self, message: str, **data: Any) -> None:
+        record(self.job, message, at=self.now(), level=EventLevel.WARNING, data=data)
+
+    def save_traces(self) -> None:
+        extend(job_id=self.job_id, token=self.token, now=self.now(), checkpoint=self.traces.to_json())
+
+    def confirm(self) -> None:
+        self.abort.check()
+        extend(job_id=self.job_id, token=self.token, now=self.now())
+
+    def owns(self) -> bool:
+        return Job.objects.held_by(self.job_id, self.token).exists()
+
+    @property
+    def bytes_done(self) -> int:
+        return self._done
+
+    # --- heartbeat -----------------------------------------------------------------------------------------
+    def _beat(self) -> None:
+        """Every second: look whether to stop, write what has changed, renew the lease in time.
+
+        The database may be away for a while; the lease then decides how long we may go on without it.
+        """
+        lease = settings.BACKUPMGR_LEASE_SECONDS
+        renewed = time.monotonic()
+        try:
+            while not self._stop.wait(BEAT_SECONDS):
+                if drain.requested():
+                    self.abort.trip(Drained())
+                try:
+                    self._look()
+                    if self._changed() or time.monotonic() - renewed > lease / 4:
+                        sent = time.monotonic()
+                        self._write()
+                        renewed = sent
+                except LeaseLost as error:
+                    self.abort.trip(error)
+                    return
+                except DatabaseError:
+                    logger.warning("The heartbeat of job %s could not be written; trying again", self.job_id)
+                    connection.close()
+                if time.monotonic() - renewed > lease * 0.9:
+                    self.abort.trip(LeaseLost(f"The lease of job {self.job_id} could not be renewed in time."))
+                    return
+        finally:
+            connection.close()
+
+    def _look(self) -> None:
+        row = Job.objects.held_by(self.job_id, self.token).values_list("cancel_requested_at", flat=True)
+        asked = list(row)
+        if not asked:
+            raise LeaseLost(f"The lease of job {self.job_id} was lost.")
+        if asked[0] is not None:
+            self.abort.trip(Cancelled())
+
+    def _changed(self) -> bool:
+        with self._lock:
+            return (self._phase, self._done, self._total) != self._written
+
+    def _write(self) -> None:
+        with self._lock:
+            state = (self._phase, self._done, self._total)
+        extend(
+            job_id=self.job_id,
+            token=self.token,
+            now=self.now(),
+            phase=state[0],
+            bytes_done=max(0, state[1]),
+            bytes_total=state[2],
+            rate_bytes_per_second=self._rate(state[1]),
+        )
+        self._written = state
+
+    def _rate(self, done: int) -> float | None:
+        now = time.monotonic()
+        self._samples = [(at, count) for at, count in self._samples if now - at < RATE_WINDOW_SECONDS]
+        self._samples.append((now, done))
+        first_at, first_done = self._samples[0]
+        return max(0.0, (done - first_done) / (now - first_at)) if now - first_at > 0.5 else None

@@ -1,0 +1,193 @@
+"""Job: one run of a piece of work, and the truth about it. JobEvent: its story, line by line."""
+
+from __future__ import annotations
+
+import uuid
+from datetime import datetime
+from typing import Any
+
+from django.conf import settings
+from django.db import models
+from django.db.models import Q
+
+from apps.backups.models import Backup
+from apps.clusters.models import Cluster
+from apps.core.models import UuidModel
+from apps.jobs.states import ACTIVE, ENDED, RETRYABLE, JobStatus, JobType, may_follow
+from apps.storage.models import StorageConfig
+
+
+class JobQuerySet(models.QuerySet["Job"]):
+    def held_by(self, job_id: uuid.UUID, lease_token: uuid.UUID) -> JobQuerySet:
+        """The running job that this lease token still owns: the filter of every write that a worker makes."""
+        return self.filter(pk=job_id, status=JobStatus.RUNNING, lease_token=lease_token)
+
+    def lost(self, now: datetime) -> JobQuerySet:
+        """Running jobs whose worker has not renewed its lease in time."""
+        return self.filter(status=JobStatus.RUNNING, lease_until__lt=now)
+
+    def due(self, now: datetime) -> JobQuerySet:
+        """Pending jobs that may start now, in the order in which they should."""
+        return self.filter(status=JobStatus.PENDING, not_before__lte=now).order_by("not_before", "created_at", "id")
+
+
+class Job(UuidModel):
+    """One run of a piece of work. The queue only carries its id; everything that is true of it stands here."""
+
+    type = models.CharField(max_length=16, choices=JobType)
+    status = models.CharField(max_length=10, choices=JobStatus, default=JobStatus.PENDING)
+
+    # What was asked
+    cluster = models.ForeignKey(Cluster, on_delete=models.PROTECT, related_name="jobs")
+    collection_name = models.CharField(max_length=255)
+    shard_id = models.PositiveIntegerField(null=True, blank=True)
+    storage = models.ForeignKey(StorageConfig, on_delete=models.PROTECT, related_name="jobs")
+    backup = models.ForeignKey(Backup, on_delete=models.SET_NULL, null=True, blank=True, related_name="jobs")
+    snapshot_name = models.CharField(max_length=120, blank=True, default="")
+    #: Restores only: where to; the same cluster and name when not set otherwise at creation.
+    target_cluster = models.ForeignKey(
+        Cluster, on_delete=models.PROTECT, null=True, blank=True, related_name="restore_jobs"
+    )
+    target_collection = models.CharField(max_length=255, blank=True, default="")
+    overwrite = models.BooleanField(default=False)
+    restore_aliases = models.BooleanField(default=False)
+    metadata = models.JSONField(default=dict, blank=True)
+    created_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.SET_NULL, null=True, blank=True, related_name="+"
+    )
+
+    # What it works on: never two running jobs on one collection, whatever their types
+    subject_cluster = models.ForeignKey(Cluster, on_delete=models.PROTECT, related_name="+")
+    subject_collection = models.CharField(max_length=255)
+
+    # How far it is
+    phase = models.CharField(max_length=40, blank=True, default="")
+    bytes_done = models.BigIntegerField(default=0)
+    bytes_total = models.BigIntegerField(default=0)
+    rate_bytes_per_second = models.FloatField(null=True, blank=True)
+    error = models.TextField(blank=True, default="")
+
+    # Who holds it
+    attempt = models.PositiveIntegerField(default=0)
+    #: How often a worker vanished with it since it was created or last retried.
+    lost_count = models.PositiveIntegerField(default=0)
+    not_before = models.DateTimeField()
+    lease_token = models.UUIDField(null=True, blank=True)
+    lease_until = models.DateTimeField(null=True, blank=True)
+    heartbeat_at = models.DateTimeField(null=True, blank=True)
+    worker = models.CharField(max_length=120, blank=True, default="")
+    pid = models.PositiveIntegerField(null=True, blank=True)
+    cancel_requested_at = models.DateTimeField(null=True, blank=True)
+    #: What this job has made outside the database and has not finished with: enough to clean up after a kill.
+    checkpoint = models.JSONField(default=dict, blank=True)
+    queued_at = models.DateTimeField(null=True, blank=True)
+
+    created_at = models.DateTimeField()
+    started_at = models.DateTimeField(null=True, blank=True)
+    completed_at = models.DateTimeField(null=True, blank=True)
+
+    objects = JobQuerySet.as_manager()
+
+    class Meta:
+        permissions = [
+            ("operate_job", "Can start, cancel and retry backups"),
+            ("restore_job", "Can start restores"),
+        ]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["subject_cluster", "subject_collection"],
+                condition=Q(status=JobStatus.RUNNING),
+                name="one_running_job_per_collection",
+            ),
+            models.CheckConstraint(condition=Q(status__in=JobStatus.values), name="job_status_known"),
+            models.CheckConstraint(condition=Q(type__in=JobType.values), name="job_type_known"),
+        ]
+        indexes = [
+            models.Index(fields=["-created_at", "-id"], name="job_newest"),
+            models.Index(fields=["status", "-created_at", "-id"], name="job_newest_by_status"),
+            models.Index(fields=["type", "-created_at", "-id"], name="job_newest_by_type"),
+            models.Index(fields=["collection_name", "-created_at"], name="job_newest_by_collection"),
+            models.Index(fields=["not_before"], condition=Q(status=JobStatus.PENDING), name="job_waiting"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.get_type_display()} of {self.collection_name} ({self.id})"
+
+    @property
+    def is_active(self) -> bool:
+        return self.status in ACTIVE
+
+    @property
+    def is_ended(self) -> bool:
+        return self.status in ENDED
+
+    @property
+    def can_cancel(self) -> bool:
+        return self.is_active and self.cancel_requested_at is None
+
+    @property
+    def can_retry(self) -> bool:
+        return self.status in RETRYABLE
+
+    @property
+    def progress(self) -> int:
+        """Percent, 0 to 100; 100 only when the job has completed, so that nobody reads it as done too early."""
+        if self.status == JobStatus.COMPLETED:
+            return 100
+        if self.bytes_total <= 0:
+            return 0
+        return max(0, min(99, self.bytes_done * 100 // self.bytes_total))
+
+    @property
+    def eta_seconds(self) -> float | None:
+        """Seconds that the bytes still to move will take at the present rate; None when nobody can tell."""
+        if self.status != JobStatus.RUNNING or not self.rate_bytes_per_second or self.bytes_total <= 0:
+            return None
+        return max(0, self.bytes_total - self.bytes_done) / self.rate_bytes_per_second
+
+    def duration_seconds(self, now: datetime) -> float | None:
+        """Seconds from start to end, or to `now` while it runs; None before it started."""
+        return ((self.completed_at or now) - self.started_at).total_seconds() if self.started_at else None
+
+    def allows(self, status: JobStatus) -> bool:
+        return may_follow(self.status, status)
+
+
+class EventLevel(models.TextChoices):
+    INFO = "info", "info"
+    WARNING = "warning", "warning"
+    ERROR = "error", "error"
+
+
+class JobEvent(models.Model):
+    """A line of a job's story: what happened, when, and the figures that go with it."""
+
+    job = models.ForeignKey(Job, on_delete=models.CASCADE, related_name="events")
+    at = models.DateTimeField()
+    attempt = models.PositiveIntegerField(default=0)
+    level = models.CharField(max_length=8, choices=EventLevel, default=EventLevel.INFO)
+    message = models.TextField()
+    data: models.JSONField[Any, Any] = models.JSONField(default=dict, blank=True)
+
+    class Meta:
+        indexes = [models.Index(fields=["job", "id"], name="event_by_job")]
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class Worker(UuidModel):
+    """A worker process group that is, or was, alive: written by its supervisor at every tick."""
+
+    host = models.CharField(max_length=200)
+    pid = models.PositiveIntegerField()
+    processes = models.PositiveIntegerField()
+    started_at = models.DateTimeField()
+    seen_at = models.DateTimeField(db_index=True)
+    #: Set when it stopped by itself; null for one that runs, or that vanished.
+    stopped_at = models.DateTimeField(null=True, blank=True)
+    #: Why its queue was last restarted, if it was.
+    note = models.TextField(blank=True, default="")
+
+    def __str__(self) -> str:
+        return f"{self.host} ({self.pid})"

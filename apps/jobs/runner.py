@@ -1,0 +1,171 @@
+"""run_job: what the queue calls. Takes the next job, runs it, and writes down how it ended.
+
+Nothing is caught elsewhere: whatever happens in a run ends here as one of
+completed, failed (with a sentence), cancelled, or pending again (the worker is being stopped).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import Any
+
+from django.db import transaction
+from django.utils import timezone
+
+from apps.backups.backup import BackupOrder, FinishedBackup, find_finished, make_backup, record_backup
+from apps.backups.models import Backup
+from apps.backups.restore import RestoreOrder, restore_backup
+from apps.backups.traces import FolderTrace, Traces, clean_up
+from apps.core.errors import BackupmgrError
+from apps.core.text import format_duration, format_size
+from apps.jobs import drain
+from apps.jobs.events import record
+from apps.jobs.jobrun import Cancelled, Drained, JobRun
+from apps.jobs.lease import LeaseLost, claim_next, release
+from apps.jobs.models import EventLevel, Job
+from apps.jobs.services import poke
+from apps.jobs.states import BACKUP_TYPES, JobStatus
+from apps.storage.models import StorageConfig
+
+logger = logging.getLogger(__name__)
+
+#: Set by the supervisor; names the worker that a job runs on.
+WORKER_ENV = "BACKUPMGR_WORKER_ID"
+
+
+def run_job(job_id: str, **unknown: Any) -> str | None:
+    """Run the job that is next in turn; returns its id, None when there was nothing to do.
+
+    `job_id` says which job the delivery was made for; it may be another's turn (lease.claim_next).
+    """
+    if drain.requested():
+        return None
+    job = claim_next(worker=os.environ.get(WORKER_ENV, ""), pid=os.getpid(), now=timezone.now())
+    if job is None:
+        return None
+    run_claimed(job)
+    _wake_next()
+    return str(job.pk)
+
+
+def run_claimed(job: Job) -> None:
+    """Run a job that this process has claimed, to its end."""
+    with JobRun(job) as run:
+        record(job, f"Attempt {job.attempt} started.", at=run.now())
+        try:
+            _finish(run, _work(run))
+        except LeaseLost:
+            # Whoever has it now knows our traces from the row and cleans up after us.
+            logger.warning("Job %s: the lease was lost, stopping", job.pk)
+        except BaseException as error:  # noqa: BLE001 - the outer edge: every end is written down
+            _fail(run, error)
+
+
+def _work(run: JobRun) -> FinishedBackup | None:
+    """Do what the job is for; a backup returns what it made."""
+    job = run.job
+    before = Traces.from_json(job.checkpoint)
+    if job.type in BACKUP_TYPES:
+        finished = _adopt(run, before)
+        if finished is not None:
+            return finished
+    if before:
+        run.tell("Cleaning up after the attempt before.")
+        clean_up(before, job_id=job.pk, tell=lambda text, gone: run.tell(text) if gone else run.warn(text))
+        run.save_traces()
+    if job.type in BACKUP_TYPES:
+        order = BackupOrder(
+            cluster=job.cluster, collection=job.collection_name, storage=job.storage, shard_id=job.shard_id
+        )
+        return make_backup(order, run)
+    if job.backup is None or job.target_cluster is None:
+        raise BackupmgrError("The backup that this job restores from has been deleted.")
+    restore_backup(
+        RestoreOrder(
+            backup=job.backup,
+            cluster=job.target_cluster,
+            collection=job.target_collection,
+            overwrite=job.overwrite,
+            restore_aliases=job.restore_aliases,
+            shard_id=job.shard_id,
+        ),
+        run,
+    )
+    return None
+
+
+def _adopt(run: JobRun, before: Traces) -> FinishedBackup | None:
+    """Take over a backup that was finished just before the worker of an earlier attempt vanished."""
+    for trace in before.items:
+        if not isinstance(trace, FolderTrace):
+            continue
+        storage = StorageConfig.objects.filter(pk=trace.storage_id).first()
+        finished = find_finished(storage, trace.path, run.job_id) if storage else None
+        if finished is not None:
+            before.drop(trace)
+            run.tell("The attempt before had finished the backup; taking it over.")
+            clean_up(before, job_id=run.job_id, tell=lambda text, gone: run.tell(text) if gone else run.warn(text))
+            return finished
+    return None
+
+
+def _finish(run: JobRun, finished: FinishedBackup | None) -> None:
+    job, now = run.job, run.now()
+    size = finished.manifest.size_bytes if finished else run.bytes_done
+    what = "stored" if finished else "read and sent"
+    with transaction.atomic():
+        changes: dict[str, object] = {
+            "phase": "",
+            "bytes_done": size,
+            "bytes_total": size,
+            "checkpoint": {},
+            "error": "",
+        }
+        if finished is not None:
+            backup = record_backup(finished, storage=job.storage, cluster=job.cluster)
+            changes |= {"backup_id": backup.pk, "snapshot_name": backup.snapshot_name}
+        elif job.backup is not None:
+            Backup.objects.filter(pk=job.backup.pk).update(checked_at=now, restored_at=now)
+        release(job_id=job.pk, token=run.token, status=JobStatus.COMPLETED, now=now, **changes)
+        seconds = (now - run.started_at).total_seconds()
+        record(job, f"Completed: {format_size(size)} {what} in {format_duration(seconds)}.", at=now)
+
+
+def _fail(run: JobRun, error: BaseException) -> None:
+    """Clean up, then say how it ended: in this order, so that an ended job has nothing left lying about."""
+    job = run.job
+    clean_up(run.traces, job_id=job.pk, tell=lambda text, gone: run.tell(text) if gone else run.warn(text))
+    now = timezone.now()
+    changes: dict[str, object] = {"phase": "", "checkpoint": {}}
+    level = EventLevel.INFO
+    if isinstance(error, Cancelled):
+        status, text = JobStatus.CANCELLED, "Cancelled."
+    elif isinstance(error, Drained):
+        status, text = JobStatus.PENDING, "The worker is being stopped; the job goes back to the queue."
+        changes |= {"not_before": now, "bytes_done": 0, "bytes_total": 0}
+    else:
+        status, level = JobStatus.FAILED, EventLevel.ERROR
+        text = _sentence(job, error)
+        changes["error"] = text
+    try:
+        with transaction.atomic():
+            release(job_id=job.pk, token=run.token, status=status, now=now, **changes)
+            record(job, text, at=now, level=level)
+    except LeaseLost:
+        logger.warning("Job %s: the lease was lost before its end could be written", job.pk)
+
+
+def _sentence(job: Job, error: BaseException) -> str:
+    if isinstance(error, BackupmgrError):
+        return str(error)
+    logger.error("Job %s failed in a way nobody foresaw", job.pk, exc_info=error)
+    return f"An internal error stopped the job ({type(error).__name__}); the worker's log has the details."
+
+
+def _wake_next() -> None:
+    """Deliver again when others wait: the delivery that was theirs may have been used up while they could not start."""
+    now = timezone.now()
+    waiting = Job.objects.due(now).first()
+    if waiting is not None:
+        poke(waiting, now=now)

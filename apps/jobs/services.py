@@ -1,0 +1,281 @@
+"""The one service that creates, cancels and retries jobs. The API and the admin both come through here."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from django.contrib.auth.models import AbstractBaseUser
+from django.db import transaction
+from django_q.tasks import async_task
+
+from apps.backups.catalogue import remove_backup
+from apps.backups.models import Backup, BackupStatus
+from apps.backups.traces import Traces, leave_behind
+from apps.clusters.models import Cluster
+from apps.clusters.qdrant import check_collection_name, check_snapshot_possible
+from apps.core.errors import Conflict, InvalidRequest, NotFound, Unprocessable
+from apps.core.text import plural
+from apps.jobs.events import record
+from apps.jobs.models import Job
+from apps.jobs.states import ACTIVE, BACKUP_TYPES, RESTORE_TYPES, RETRYABLE, SHARD_TYPES, JobStatus, JobType
+from apps.storage.models import StorageConfig
+
+#: Dotted, so that the queue holds a name and this module does not import the runner, which imports it.
+RUN_JOB = "apps.jobs.runner.run_job"
+
+MAX_METADATA_BYTES = 16 * 1024
+
+
+class UnableToCreateJob(InvalidRequest):
+    """What was asked for cannot be a job."""
+
+
+class JobNotFound(NotFound):
+    """There is no job with that id."""
+
+
+class JobHasEnded(InvalidRequest):
+    """Only a pending or running job can be cancelled."""
+
+
+class JobNotRetryable(InvalidRequest):
+    """Only a failed or cancelled job can be retried."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobRequest:
+    """What a caller asks for. None means: not said."""
+
+    type: str
+    collection_name: str
+    cluster: Cluster | None = None
+    storage: StorageConfig | None = None
+    shard_id: int | None = None
+    snapshot_name: str = ""
+    backup: Backup | None = None
+    target_cluster: Cluster | None = None
+    target_collection: str = ""
+    overwrite: bool = False
+    restore_aliases: bool = False
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+
+def create_job(*, request: JobRequest, now: datetime, user: AbstractBaseUser | None = None) -> Job:
+    """Create a job and queue it, in one transaction.
+
+    The cluster defaults to the default cluster (a restore's: to that of the backup), the storage to the default
+    storage. Only what the database knows is checked here; what depends on Qdrant or on the storage is checked by
+    the job itself, before it changes anything.
+
+    Raises: UnableToCreateJob, Unprocessable (names), NotFound (backup).
+    """
+    if request.type not in JobType.values:
+        raise UnableToCreateJob(f"The type must be one of {', '.join(JobType.values)}.")
+    job_type = JobType(request.type)
+    _check_name(request.collection_name)
+    if job_type in SHARD_TYPES and request.shard_id is None:
+        raise UnableToCreateJob(f"A {job_type.label} job needs a shard_id.")
+    if job_type not in SHARD_TYPES and request.shard_id is not None:
+        raise UnableToCreateJob(f"A {job_type} job works on all shards: leave shard_id out or use shard_{job_type}.")
+    job = _backup_job(job_type, request) if job_type in BACKUP_TYPES else _restore_job(job_type, request)
+    job.metadata = request.metadata
+    job.created_by = user  # type: ignore[assignment]
+    job.created_at = job.not_before = now
+    with transaction.atomic():
+        job.save(force_insert=True)
+        record(job, f"Created{_by(user)}.", at=now)
+        poke(job, now=now)
+    return job
+
+
+def cancel_job(*, job_id: uuid.UUID, now: datetime, user: AbstractBaseUser | None = None) -> Job:
+    """Cancel: at once when it is pending; a running one is told to stop and does so within seconds.
+
+    Raises: JobNotFound, JobHasEnded.
+    """
+    with transaction.atomic():
+        ended = Job.objects.filter(pk=job_id, status=JobStatus.PENDING).update(
+            status=JobStatus.CANCELLED, cancel_requested_at=now, completed_at=now, phase=""
+        )
+        if ended:
+            job = Job.objects.get(pk=job_id)
+            _bury(job)
+            record(job, f"Cancelled{_by(user)} before it started.", at=now)
+            return job
+        told = Job.objects.filter(pk=job_id, status=JobStatus.RUNNING, cancel_requested_at=None).update(
+            cancel_requested_at=now
+        )
+        found = Job.objects.filter(pk=job_id).first()
+        if found is None:
+            raise JobNotFound("There is no job with this id.")
+        if told:
+            record(found, f"Asked to stop{_by(user)}.", at=now)
+        elif found.status not in ACTIVE:
+            raise JobHasEnded(f"The job has already ended ({found.status}): there is nothing to cancel.")
+        return found
+
+
+def retry_job(*, job_id: uuid.UUID, now: datetime, user: AbstractBaseUser | None = None) -> Job:
+    """Make a failed or cancelled job pending again; its events keep the story of the attempts before.
+
+    Raises: JobNotFound, JobNotRetryable, NotFound when the backup to restore from is gone.
+    """
+    with transaction.atomic():
+        found = Job.objects.select_related("backup").filter(pk=job_id).first()
+        if found is None:
+            raise JobNotFound("There is no job with this id.")
+        if found.type in RESTORE_TYPES and found.backup is None:
+            raise JobNotRetryable("The backup that this job restored from has been deleted.")
+        changed = Job.objects.filter(pk=job_id, status__in=RETRYABLE).update(
+            status=JobStatus.PENDING,
+            error="",
+            phase="",
+            bytes_done=0,
+            bytes_total=0,
+            rate_bytes_per_second=None,
+            cancel_requested_at=None,
+            started_at=None,
+            completed_at=None,
+            not_before=now,
+            lost_count=0,
+        )
+        if not changed:
+            raise JobNotRetryable(f"Only a failed or cancelled job can be retried; this one is {found.status}.")
+        job = Job.objects.get(pk=job_id)
+        record(
+            job,
+            f"Retry asked for{_by(user)}; {found.status} before{f': {found.error}' if found.error else '.'}",
+            at=now,
+        )
+        poke(job, now=now)
+        return job
+
+
+def delete_backup(*, backup_id: uuid.UUID) -> None:
+    """Delete a backup from its storage and from the catalogue.
+
+    The manifest goes first: whatever happens after that, what is left is garbage and not half a backup.
+    Raises: NotFound; Conflict while a job restores from it; StorageError, the backup is then still listed.
+    """
+    backup = Backup.objects.select_related("storage").filter(pk=backup_id).first()
+    if backup is None:
+        raise NotFound("There is no backup with this id.")
+    users = Job.objects.filter(backup=backup, type__in=RESTORE_TYPES, status__in=ACTIVE).count()
+    if users:
+        raise Conflict(f"{plural(users, 'restore')} from this backup is pending or running: wait for it, or cancel it.")
+    remove_backup(backup)
+
+
+def poke(job: Job, *, now: datetime) -> None:
+    """Put "run this job" on the queue. Harmless when it arrives twice, late, or for a job that has ended."""
+    async_task(RUN_JOB, str(job.pk), task_name=f"job {job.pk}")
+    Job.objects.filter(pk=job.pk).update(queued_at=now)
+
+
+def _backup_job(job_type: JobType, request: JobRequest) -> Job:
+    if request.snapshot_name or request.backup or request.target_collection or request.target_cluster:
+        raise UnableToCreateJob("A backup takes no snapshot_name, backup_id or target: those belong to a restore.")
+    try:
+        check_snapshot_possible(request.collection_name)
+    except ValueError as error:
+        raise Unprocessable(str(error)) from error
+    cluster = request.cluster or _default_cluster()
+    return Job(
+        type=job_type,
+        cluster=cluster,
+        collection_name=request.collection_name,
+        shard_id=request.shard_id,
+        storage=request.storage or _default_storage(),
+        subject_cluster=cluster,
+        subject_collection=request.collection_name,
+    )
+
+
+def _restore_job(job_type: JobType, request: JobRequest) -> Job:
+    backup = request.backup or _find_backup(request)
+    if backup.collection_name != request.collection_name:
+        raise UnableToCreateJob(
+            f"The backup {backup.snapshot_name} is one of {backup.collection_name!r}: give that as collection_name, "
+            f"and the name to restore into as target_collection."
+        )
+    if backup.status != BackupStatus.COMPLETED:
+        raise Conflict(f"The backup {backup.snapshot_name} is {backup.status}: {backup.status_reason}")
+    if job_type == JobType.RESTORE and backup.shard_id is not None:
+        raise UnableToCreateJob(
+            f"The backup {backup.snapshot_name} holds shard {backup.shard_id} only: use shard_restore."
+        )
+    if request.shard_id is not None and not backup.parts.filter(shard_id=request.shard_id).exists():
+        raise NotFound(f"The backup {backup.snapshot_name} holds no shard {request.shard_id}.")
+    target_cluster = request.target_cluster or request.cluster or backup.cluster or _default_cluster()
+    target_collection = request.target_collection or request.collection_name
+    _check_name(target_collection)
+    return Job(
+        type=job_type,
+        cluster=backup.cluster or request.cluster or target_cluster,
+        collection_name=request.collection_name,
+        shard_id=request.shard_id,
+        storage=backup.storage,
+        backup=backup,
+        snapshot_name=backup.snapshot_name,
+        target_cluster=target_cluster,
+        target_collection=target_collection,
+        overwrite=request.overwrite,
+        restore_aliases=request.restore_aliases,
+        subject_cluster=target_cluster,
+        subject_collection=target_collection,
+    )
+
+
+def _find_backup(request: JobRequest) -> Backup:
+    if not request.snapshot_name:
+        raise UnableToCreateJob(f"A {request.type} job needs a snapshot_name (or a backup_id).")
+    found = Backup.objects.select_related("storage", "cluster").filter(
+        snapshot_name=request.snapshot_name, collection_name=request.collection_name
+    )
+    if request.storage is not None:
+        found = found.filter(storage=request.storage)
+    if request.cluster is not None and found.filter(cluster=request.cluster).exists():
+        found = found.filter(cluster=request.cluster)
+    backup = found.order_by("-created_at", "id").first()
+    if backup is None:
+        where = f" in the storage {request.storage.name!r}" if request.storage else ""
+        raise NotFound(
+            f"There is no backup named {request.snapshot_name!r} of the collection {request.collection_name!r}{where}."
+        )
+    return backup
+
+
+def _default_cluster() -> Cluster:
+    cluster = Cluster.objects.default()
+    if cluster is None:
+        raise UnableToCreateJob("No cluster is registered yet: add one first.")
+    return cluster
+
+
+def _default_storage() -> StorageConfig:
+    storage = StorageConfig.objects.default()
+    if storage is None:
+        raise UnableToCreateJob("No storage is set up yet: add one first, or name one with storage_id.")
+    return storage
+
+
+def _check_name(name: str) -> None:
+    try:
+        check_collection_name(name)
+    except ValueError as error:
+        raise Unprocessable(str(error)) from error
+
+
+def _by(user: AbstractBaseUser | None) -> str:
+    return f" by {user.get_username()}" if user else ""
+
+
+def _bury(job: Job) -> None:
+    """Hand what an earlier attempt left behind to the clean-up of the tick."""
+    traces = Traces.from_json(job.checkpoint)
+    if traces:
+        leave_behind(traces, job_id=job.pk, reason="the job was cancelled before it could clean up itself")
+        Job.objects.filter(pk=job.pk).update(checkpoint={})

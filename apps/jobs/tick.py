@@ -1,0 +1,127 @@
+"""The tick: looks after jobs whose worker vanished, jobs that nobody picks up, and left-overs.
+
+Run by every worker's supervisor every few seconds. Every change is one conditional UPDATE, so any number of
+tickers may run at once.
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+
+from django.conf import settings
+from django.db import transaction
+from django.db.models import F
+from django_q.models import OrmQ
+
+from apps.backups.traces import Traces, leave_behind, retry_leftovers
+from apps.jobs.events import record
+from apps.jobs.models import EventLevel, Job
+from apps.jobs.services import poke
+from apps.jobs.states import JobStatus
+
+#: A job that has waited this long for a delivery gets another one.
+POKE_AGAIN = timedelta(seconds=10)
+#: Wait before a job whose worker vanished starts anew; doubles with each loss.
+BACK_OFF_SECONDS = 2
+#: A delivery that some worker took this long ago and never acknowledged belongs to a worker that is gone.
+STALE_DELIVERY = timedelta(days=1)
+
+
+def tick(*, worker: str, now: datetime) -> None:
+    """Do one round. Raises: DatabaseError."""
+    take_back_lost(Job.objects.lost(now).values_list("pk", flat=True), now=now)
+    take_back_lost(_orphans_of(worker), now=now)
+    wake(now=now)
+
+
+def clean_leftovers(*, now: datetime) -> int:
+    """Try again to remove what could not be removed; return how much is gone. Talks to Qdrant and storages."""
+    return retry_leftovers(now=now, is_busy=_is_busy)
+
+
+def take_back_lost(job_ids: Iterable[uuid.UUID], *, now: datetime) -> None:
+    """Give jobs back whose worker is gone: pending again, or ended when that happens too often or it was cancelled."""
+    for job_id in list(job_ids):
+        with transaction.atomic():
+            job = Job.objects.filter(pk=job_id, status=JobStatus.RUNNING).first()
+            if job is not None:
+                _take_back(job, now)
+
+
+def _take_back(job: Job, now: datetime) -> None:
+    held = Job.objects.filter(pk=job.pk, status=JobStatus.RUNNING, lease_token=job.lease_token)
+    given_back = {"lease_token": None, "lease_until": None, "rate_bytes_per_second": None, "phase": ""}
+    if job.cancel_requested_at is not None:
+        changed = held.update(status=JobStatus.CANCELLED, completed_at=now, checkpoint={}, **given_back)
+        text, level, ended = "Cancelled; its worker had vanished.", EventLevel.WARNING, True
+    elif job.lost_count + 1 >= settings.BACKUPMGR_MAX_ATTEMPTS:
+        text = (
+            f"The worker vanished {job.lost_count + 1} times while it ran this job; it is not tried again. "
+            f"Look at the worker's log and at the memory of its host."
+        )
+        changed = held.update(
+            status=JobStatus.FAILED,
+            completed_at=now,
+            error=text,
+            checkpoint={},
+            lost_count=F("lost_count") + 1,
+            **given_back,
+        )
+        level, ended = EventLevel.ERROR, True
+    else:
+        wait = timedelta(seconds=BACK_OFF_SECONDS * 2**job.lost_count)
+        changed = held.update(
+            status=JobStatus.PENDING,
+            not_before=now + wait,
+            bytes_done=0,
+            lost_count=F("lost_count") + 1,
+            queued_at=None,
+            **given_back,
+        )
+        text, level, ended = "The worker vanished; the job starts anew.", EventLevel.WARNING, False
+    if not changed:
+        return
+    record(job, text, at=now, level=level)
+    if ended:
+        leave_behind(Traces.from_json(job.checkpoint), job_id=job.pk, reason=text)
+
+
+def _orphans_of(worker: str) -> list[uuid.UUID]:
+    """Jobs that this worker's processes ran and that died: no need to wait for their lease."""
+    mine = Job.objects.filter(status=JobStatus.RUNNING, worker=worker).exclude(worker="")
+    return [job_id for job_id, pid in mine.values_list("pk", "pid") if not _is_alive(pid)]
+
+
+def _is_alive(pid: int | None) -> bool:
+    if pid is None:
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def wake(*, now: datetime) -> None:
+    """Deliver again for jobs that wait although they could start; a delivery may have died with its worker."""
+    OrmQ.objects.filter(
+        lock__gt=now, lock__lt=now + timedelta(seconds=settings.Q_CLUSTER["retry"]) - STALE_DELIVERY
+    ).delete()
+    waiting = Job.objects.due(now)
+    oldest = waiting.first()
+    if oldest is None or (oldest.queued_at is not None and now - oldest.queued_at < POKE_AGAIN):
+        return
+    # Deliveries that nobody has taken yet will do; only when there are fewer than jobs is another one needed.
+    if OrmQ.objects.filter(lock__lte=now).count() < waiting.count():
+        poke(oldest, now=now)
+
+
+def _is_busy(cluster_id: str, collection: str) -> bool:
+    return Job.objects.filter(
+        status=JobStatus.RUNNING, subject_cluster_id=uuid.UUID(cluster_id), subject_collection=collection
+    ).exists()

@@ -1,0 +1,211 @@
+"""The worker: a supervisor process, and below it a django-q2 cluster that runs the jobs.
+
+    supervisor ── ticks, watches, restarts (never runs a job)
+       └─ queue (django-q2's main process)
+            └─ sentinel ── pusher, monitor, one process per job that may run at once
+
+What django-q2 alone does not do (docs/decisions.md says how each was found):
+  * SIGTERM to the whole process group, which is what systemd sends, kills its workers in the middle of a job and
+    hangs its main process: here the children ignore SIGTERM and are told to stop through the drain flag.
+  * kill -9 of a parent leaves the children running: here each child dies with its parent (PR_SET_PDEATHSIG).
+  * an idle worker killed while it waits on the queue blocks all others for ever: here jobs that wait although
+    nothing runs are noticed, and the queue is restarted.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import multiprocessing
+import os
+import signal
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from types import FrameType
+
+from django.conf import settings
+from django.db import DatabaseError, connections
+from django.db.models import Exists, OuterRef
+from django.utils import timezone
+
+from apps.jobs import drain
+from apps.jobs.models import Job, Worker
+from apps.jobs.runner import WORKER_ENV
+from apps.jobs.states import JobStatus
+from apps.jobs.tick import clean_leftovers, tick
+
+logger = logging.getLogger(__name__)
+
+#: How long jobs may take to stop on SIGTERM before they are killed (they are taken up again elsewhere).
+DRAIN_SECONDS = 60.0
+#: How long the queue processes may take to end once no job runs.
+STOP_SECONDS = 15.0
+_PR_SET_PDEATHSIG = 1
+
+
+class Supervisor:
+    """Runs until SIGTERM or SIGINT; `run` returns the exit code."""
+
+    def __init__(self) -> None:
+        self.id = str(uuid.uuid4())
+        self._stopping = threading.Event()
+        self._queue: multiprocessing.process.BaseProcess | None = None
+        self._queue_started_at = timezone.now()
+        self._cleaner: threading.Thread | None = None
+
+    def run(self) -> int:
+        os.environ[WORKER_ENV] = self.id
+        drain.prepare()
+        die_with_parent_after_fork()
+        signal.signal(signal.SIGTERM, self._on_signal)
+        signal.signal(signal.SIGINT, self._on_signal)
+        now = timezone.now()
+        row = Worker.objects.create(
+            id=self.id,
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            processes=settings.BACKUPMGR_WORKERS,
+            started_at=now,
+            seen_at=now,
+        )
+        self._start_queue()
+        try:
+            while not self._stopping.wait(settings.BACKUPMGR_TICK_SECONDS):
+                self._guarded(self._round)
+        finally:
+            self._stop_queue()
+            self._guarded(lambda: Worker.objects.filter(pk=row.pk).update(stopped_at=timezone.now()))
+        return 0
+
+    def _on_signal(self, signum: int, frame: FrameType | None) -> None:
+        drain.request()
+        self._stopping.set()
+
+    def _round(self) -> None:
+        now = timezone.now()
+        if self._queue is None or not self._queue.is_alive():
+            self._restart_queue("its main process had ended")
+        Worker.objects.filter(pk=self.id).update(seen_at=now)
+        tick(worker=self.id, now=now)
+        if self._is_stuck(now):
+            self._restart_queue("jobs waited although a process was free")
+        self._clean_leftovers()
+
+    def _clean_leftovers(self) -> None:
+        """In a thread of its own: a node that does not answer must not hold up the leases."""
+        if self._cleaner is not None and self._cleaner.is_alive():
+            return
+
+        def work() -> None:
+            try:
+                self._guarded(lambda: clean_leftovers(now=timezone.now()))
+            finally:
+                connections.close_all()
+
+        self._cleaner = threading.Thread(target=work, name="clean-up", daemon=True)
+        self._cleaner.start()
+
+    def _guarded(self, action: Callable[[], object]) -> None:
+        """One failed round must not end the supervisor: the next one tries again."""
+        try:
+            action()
+        except DatabaseError:
+            logger.exception("The database did not answer; trying again at the next tick")
+            connections.close_all()
+        except Exception:
+            logger.exception("A round of the worker's supervisor failed")
+
+    # --- the queue ------------------------------------------------------------------------------------------
+    def _start_queue(self) -> None:
+        connections.close_all()  # a forked connection would be shared by two processes
+        context = multiprocessing.get_context("fork")
+        self._queue = context.Process(target=_run_queue, name="queue")
+        self._queue.start()
+        self._queue_started_at = timezone.now()
+        logger.info("Worker %s: queue started with %s processes", self.id, settings.BACKUPMGR_WORKERS)
+
+    def _restart_queue(self, reason: str) -> None:
+        logger.error("Worker %s: restarting the queue, %s", self.id, reason)
+        if self._queue is not None:
+            self._queue.kill()  # its children die with it
+            self._queue.join(5)
+        Worker.objects.filter(pk=self.id).update(
+            note=f"{timezone.now():%Y-%m-%d %H:%M:%S} UTC queue restarted: {reason}"
+        )
+        self._start_queue()
+
+    def _is_stuck(self, now: datetime) -> bool:
+        patience = timedelta(seconds=settings.BACKUPMGR_STUCK_SECONDS)
+        if now - self._queue_started_at < patience:
+            return False
+        running = Job.objects.filter(status=JobStatus.RUNNING)
+        if running.filter(worker=self.id).exists():
+            return False  # restarting would kill them; the free processes' share is taken by other workers meanwhile
+        busy = running.filter(
+            subject_cluster=OuterRef("subject_cluster"), subject_collection=OuterRef("subject_collection")
+        )
+        return Job.objects.due(now - patience).filter(~Exists(busy), queued_at__lt=now - patience).exists()
+
+    def _stop_queue(self) -> None:
+        """Let running jobs go back to the queue, then end the processes; kill what does not end."""
+        queue = self._queue
+        if queue is None or queue.pid is None:
+            return
+        drain.request()
+        deadline = time.monotonic() + DRAIN_SECONDS
+        while time.monotonic() < deadline and self._runs_jobs():
+            time.sleep(0.2)
+        if queue.is_alive():
+            os.kill(queue.pid, signal.SIGUSR1)
+            queue.join(STOP_SECONDS)
+        if queue.is_alive():
+            logger.error("Worker %s: the queue did not stop in time and is killed", self.id)
+            queue.kill()
+            queue.join(5)
+
+    def _runs_jobs(self) -> bool:
+        try:
+            return Job.objects.filter(status=JobStatus.RUNNING, worker=self.id).exists()
+        except DatabaseError:
+            connections.close_all()
+            return False
+
+
+def _run_queue() -> None:
+    """Run django-q2's cluster in this process until SIGUSR1."""
+    from django_q import cluster as q
+
+    class QuietSentinel(q.Sentinel):
+        """Ignores SIGTERM, and so do the processes it forks: they are stopped through the drain flag."""
+
+        def spawn_cluster(self) -> None:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            super().spawn_cluster()
+
+    q.Sentinel = QuietSentinel
+    queue = q.Cluster()
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    stop = threading.Event()
+    signal.signal(signal.SIGUSR1, lambda signum, frame: stop.set())
+    queue.start()
+    while not stop.wait(0.5):
+        if not queue.sentinel.is_alive():
+            raise SystemExit(1)  # the supervisor starts a new one
+    queue.stop()
+
+
+def die_with_parent_after_fork() -> None:
+    """From now on every process forked here, and its children in turn, is killed when its parent dies.
+
+    Linux only (prctl); elsewhere orphans have to be found by their lease.
+    """
+    try:
+        prctl = ctypes.CDLL(None, use_errno=True).prctl
+    except (OSError, AttributeError):
+        return
+    os.register_at_fork(after_in_child=lambda: prctl(_PR_SET_PDEATHSIG, signal.SIGKILL))

@@ -1,0 +1,22 @@
+"""A StorageConfig row becomes an open Store."""
+
+from __future__ import annotations
+
+from apps.storage.backends import Patience, bucket_backend, folder_backend, work_patience
+from apps.storage.models import StorageConfig, StorageType
+from apps.storage.stores import Store
+
+
+def open_store(config: StorageConfig, *, patience: Patience | None = None) -> Store:
+    """Return the storage that a row describes. No connection is made yet.
+
+    `patience` bounds calls to S3 endpoints, by default to what suits jobs.
+    Raises: StorageError when the row cannot be used (folder outside the roots); crypto.UndecryptableSecret.
+    """
+    if config.type == StorageType.LOCAL:
+        from apps.storage.local import LocalStore
+
+        return LocalStore(folder_backend(config))
+    from apps.storage.s3 import S3Store  # imports boto3
+
+    return S3Store(bucket_backend(config, patience or work_patience()))

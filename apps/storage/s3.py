@@ -1,0 +1,127 @@
+"""S3Store: a bucket of S3, or of what speaks S3, as a storage. Imported lazily (it imports boto3)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from botocore.exceptions import ClientError
+
+from apps.core.abort import Abort
+from apps.storage.keys import BadKey, check_key
+from apps.storage.s3_bucket import S3Bucket
+from apps.storage.s3_errors import code_of, is_refused_option
+from apps.storage.s3_sink import S3Sink
+from apps.storage.s3_source import S3Source
+from apps.storage.stores import StoredObject
+from apps.storage.whole import get_whole, put_whole
+
+if TYPE_CHECKING:
+    from storages.backends.s3 import S3Storage
+
+# The longest that signature version 4 allows.
+_LONGEST_PRESIGN_SECONDS = 7 * 24 * 3600
+
+
+class S3Store:
+    """A bucket as a Store. The storage's prefix goes in front of every key and shows in none."""
+
+    def __init__(self, backend: S3Storage) -> None:
+        self._backend = backend
+        self._bucket = S3Bucket(backend)
+
+    def __repr__(self) -> str:
+        return f"<S3Store {self._bucket.place}>"
+
+    def sink(self, key: str, size_bytes: int, abort: Abort) -> S3Sink:
+        """Begin to write an object. Raises: ObjectExists."""
+        abort.check()
+        return S3Sink(self._bucket, key, size_bytes, abort)
+
+    @contextmanager
+    def source(self, key: str, abort: Abort) -> Iterator[S3Source]:
+        """Read an object from its beginning. Raises: ObjectMissing."""
+        source = S3Source(self._bucket, key, abort)
+        try:
+            yield source
+        finally:
+            source.close()
+
+    def put(self, key: str, data: bytes) -> StoredObject:
+        """Write a small object whole and durably. Raises: ObjectExists."""
+        return put_whole(self.sink(key, len(data), Abort()), data)
+
+    def get(self, key: str, max_bytes: int) -> bytes:
+        """Read a small object whole. Raises: ObjectMissing; StorageFault when it is larger than `max_bytes`."""
+        with self.source(key, Abort()) as source:
+            return get_whole(source, max_bytes, f"{key} in {self._bucket.place}")
+
+    def stat(self, key: str) -> StoredObject | None:
+        """Return what is stored under `key`, None when nothing is. Raises: BucketMissing."""
+        found = self._bucket.head(key)
+        if found is None:
+            self._bucket.require()  # a bucket that is gone must not look like a lost backup
+            return None
+        return StoredObject(key, found.size_bytes, found.etag.strip('"'))
+
+    def list(self, prefix: str) -> Iterator[StoredObject]:
+        """Yield the objects below the folder `prefix` ('' for all), in pages of a thousand."""
+        bucket = self._bucket
+        pages = bucket.client.get_paginator("list_objects_v2").paginate(Bucket=bucket.name, Prefix=bucket.below(prefix))
+        with bucket.translated():
+            for page in pages:
+                for found in page.get("Contents", []):
+                    key = bucket.relative(found["Key"])
+                    try:
+                        check_key(key)
+                    except BadKey:  # a folder marker, or something that we never wrote
+                        continue
+                    yield StoredObject(key, found["Size"], found.get("ETag", "").strip('"'))
+
+    def delete(self, key: str) -> None:
+        """Remove an object; nothing happens when it is not there."""
+        check_key(key)
+        with self._bucket.translated():
+            self._backend.delete(key)
+
+    def clear(self, folder: str) -> int:
+        """Remove everything below a folder, unfinished uploads included. Returns how many things were removed.
+
+        MinIO lists unfinished uploads for whole keys only, and drops them by itself after a day.
+        """
+        check_key(folder)
+        # One by one: a backup has few objects, and the call for many wants a checksum that not every server takes.
+        keys = [found.key for found in self.list(folder)]
+        for key in keys:
+            self.delete(key)
+        return len(keys) + self._clear_uploads(folder)
+
+    def _clear_uploads(self, folder: str) -> int:
+        bucket = self._bucket
+        aborted = 0
+        pages = bucket.client.get_paginator("list_multipart_uploads").paginate(
+            Bucket=bucket.name, Prefix=bucket.below(folder)
+        )
+        with bucket.translated():
+            try:
+                uploads = [(found["Key"], found["UploadId"]) for page in pages for found in page.get("Uploads", [])]
+            except ClientError as error:
+                if is_refused_option(error):  # a server that cannot list them
+                    return 0
+                raise
+            for key, upload_id in uploads:
+                try:
+                    bucket.client.abort_multipart_upload(Bucket=bucket.name, Key=key, UploadId=upload_id)
+                    aborted += 1
+                except ClientError as error:
+                    if code_of(error) not in {"NoSuchUpload", "404"}:
+                        raise
+        return aborted
+
+    def presign(self, key: str, seconds: int) -> str:
+        """Return an address from which anybody can read the object for `seconds` (seven days at most)."""
+        check_key(key)
+        with self._bucket.translated():
+            url: str = self._backend.url(key, expire=min(seconds, _LONGEST_PRESIGN_SECONDS))
+        return url

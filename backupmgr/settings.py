@@ -1,0 +1,239 @@
+"""Settings, read from the environment (or a `.env` file beside manage.py).
+
+Every name read here stands in `.env.example` and in docs/operations.md; a test holds the three together.
+"""
+
+from __future__ import annotations
+
+import secrets
+from pathlib import Path
+
+import environ
+from cryptography.fernet import Fernet
+from django.core.exceptions import ImproperlyConfigured
+
+from backupmgr.admin_look import UNFOLD  # noqa: F401 - a setting of that name
+from backupmgr.keyfiles import load_or_create
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+
+env = environ.Env()
+environ.Env.read_env(BASE_DIR / ".env")
+
+# --- Where things live -------------------------------------------------------------------------------------
+DATA_DIR = Path(env.str("BACKUPMGR_DATA_DIR", default=str(BASE_DIR / "var"))).resolve()
+DATA_DIR.mkdir(parents=True, exist_ok=True)
+
+# --- Secrets -----------------------------------------------------------------------------------------------
+SECRET_KEY = env.str("BACKUPMGR_SECRET_KEY", default="") or load_or_create(
+    DATA_DIR / "secret.key", lambda: secrets.token_urlsafe(48)
+)
+# Newest first: the first one encrypts, all of them decrypt (apps/core/crypto.py).
+BACKUPMGR_FIELD_KEYS: list[str] = (
+    env.list("BACKUPMGR_FIELD_KEYS", default=[])
+    or load_or_create(DATA_DIR / "field.keys", lambda: Fernet.generate_key().decode()).split()
+)
+
+# --- Web ---------------------------------------------------------------------------------------------------
+DEBUG = env.bool("BACKUPMGR_DEBUG", default=False)
+ALLOWED_HOSTS: list[str] = env.list("BACKUPMGR_ALLOWED_HOSTS", default=["localhost", "127.0.0.1", "[::1]"])
+CSRF_TRUSTED_ORIGINS: list[str] = env.list("BACKUPMGR_TRUSTED_ORIGINS", default=[])
+BACKUPMGR_HTTPS = env.bool("BACKUPMGR_HTTPS", default=False)
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = BACKUPMGR_HTTPS
+SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if BACKUPMGR_HTTPS else None
+SESSION_COOKIE_HTTPONLY = True
+SESSION_COOKIE_NAME = "backupmgr_session"
+CSRF_COOKIE_NAME = "backupmgr_csrf"
+X_FRAME_OPTIONS = "DENY"
+SECURE_REFERRER_POLICY = "same-origin"
+DATA_UPLOAD_MAX_MEMORY_SIZE = 1024 * 1024  # bytes; the largest JSON body that an operation here needs is far smaller
+
+ROOT_URLCONF = "backupmgr.urls"
+WSGI_APPLICATION = "backupmgr.wsgi.application"
+LOGIN_URL = "admin:login"
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+INSTALLED_APPS = [
+    "unfold",
+    "unfold.contrib.filters",
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "whitenoise.runserver_nostatic",
+    "django.contrib.staticfiles",
+    "rest_framework",
+    "django_filters",
+    "drf_spectacular",
+    "drf_spectacular_sidecar",
+    "django_q",
+    "apps.core",
+    "apps.clusters",
+    "apps.storage",
+    "apps.backups",
+    "apps.jobs",
+    "apps.api",
+    # Last: its admin.py gives the accounts our look and takes the queue's tables away, after both have registered.
+    "backupmgr",
+]
+
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ],
+        },
+    }
+]
+
+STATIC_URL = "static/"
+STATIC_ROOT = DATA_DIR / "static"
+STATIC_ROOT.mkdir(exist_ok=True)
+STATICFILES_DIRS = [BASE_DIR / "static"]
+# Served by the web process itself; files are found through the finders, so nothing has to be collected first.
+WHITENOISE_USE_FINDERS = True
+WHITENOISE_AUTOREFRESH = DEBUG
+
+# --- Database ----------------------------------------------------------------------------------------------
+DATABASES = {"default": env.db_url("DATABASE_URL", default=f"sqlite:///{DATA_DIR / 'backupmgr.sqlite3'}")}
+DATABASES["default"].setdefault("OPTIONS", {})
+if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
+    # IMMEDIATE + WAL: a deferred transaction that turns from reading to writing fails with "database is locked"
+    # at once, whatever the time-out; one that starts as a writer waits its turn.
+    DATABASES["default"]["OPTIONS"] |= {
+        "transaction_mode": "IMMEDIATE",
+        "timeout": 20,
+        "init_command": "PRAGMA journal_mode=WAL;PRAGMA synchronous=NORMAL;PRAGMA foreign_keys=ON;",
+    }
+else:
+    DATABASES["default"]["CONN_HEALTH_CHECKS"] = True
+    DATABASES["default"]["CONN_MAX_AGE"] = 60
+
+# --- Accounts ----------------------------------------------------------------------------------------------
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator"},
+    {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator", "OPTIONS": {"min_length": 10}},
+    {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
+]
+
+# --- Language and time -------------------------------------------------------------------------------------
+LANGUAGE_CODE = "en-gb"
+TIME_ZONE = env.str("BACKUPMGR_TIME_ZONE", default="UTC")
+USE_I18N = False
+USE_TZ = True
+
+# --- Storages ----------------------------------------------------------------------------------------------
+# Folder storages live below these folders and nowhere else.
+BACKUPMGR_LOCAL_ROOTS: list[str] = env.list("BACKUPMGR_LOCAL_ROOTS", default=[str(DATA_DIR / "storages")])
+
+# --- Jobs --------------------------------------------------------------------------------------------------
+BACKUPMGR_WORKERS = env.int("BACKUPMGR_WORKERS", default=2)
+# A running job whose lease has not been renewed for this long is taken from its worker.
+BACKUPMGR_LEASE_SECONDS = env.int("BACKUPMGR_LEASE_SECONDS", default=60)
+# How often the worker's supervisor looks after leases, waiting jobs and left-overs.
+BACKUPMGR_TICK_SECONDS = env.float("BACKUPMGR_TICK_SECONDS", default=5.0)
+# How often a job may start anew after its worker vanished.
+BACKUPMGR_MAX_ATTEMPTS = env.int("BACKUPMGR_MAX_ATTEMPTS", default=3)
+# A job that could start has waited this long while its worker runs nothing: the queue is stuck and is restarted.
+BACKUPMGR_STUCK_SECONDS = env.int("BACKUPMGR_STUCK_SECONDS", default=60)
+# No byte for this long, on either side of a transfer: the connection counts as dead.
+BACKUPMGR_STALL_SECONDS = env.int("BACKUPMGR_STALL_SECONDS", default=60)
+# Time for one small request to Qdrant (not for snapshots: those take as long as they take).
+BACKUPMGR_QDRANT_TIMEOUT_SECONDS = env.int("BACKUPMGR_QDRANT_TIMEOUT_SECONDS", default=30)
+# Time for the calls in which a node makes or restores one snapshot.
+BACKUPMGR_SNAPSHOT_TIMEOUT_SECONDS = env.int("BACKUPMGR_SNAPSHOT_TIMEOUT_SECONDS", default=6 * 3600)
+# How long a presigned address stays valid that a Qdrant node restores from.
+BACKUPMGR_PRESIGN_SECONDS = env.int("BACKUPMGR_PRESIGN_SECONDS", default=6 * 3600)
+
+if BACKUPMGR_WORKERS < 1 or BACKUPMGR_LEASE_SECONDS < 3 or BACKUPMGR_TICK_SECONDS <= 0:
+    raise ImproperlyConfigured(
+        "BACKUPMGR_WORKERS must be 1 or more, BACKUPMGR_LEASE_SECONDS 3 or more, BACKUPMGR_TICK_SECONDS above 0."
+    )
+
+# django-q2 carries "run job X" and nothing else; the Job row is the truth (apps/jobs). Its own time-out must
+# never fire and its redelivery must never be needed, hence a week.
+Q_CLUSTER = {
+    "name": "backupmgr",
+    "orm": "default",
+    "workers": BACKUPMGR_WORKERS,
+    "queue_limit": 1,
+    "bulk": 1,
+    "poll": 0.3,
+    "guard_cycle": 0.5,
+    "timeout": 7 * 86400,
+    "retry": 7 * 86400 + 600,
+    "ack_failures": True,
+    "max_attempts": 1,
+    "catch_up": False,
+    "save_limit": -1,
+    "recycle": 50,
+    "scheduler": False,
+    "label": "Queue",
+}
+
+# --- API -----------------------------------------------------------------------------------------------------
+# Let anybody who can reach the address read (not change) through the API, without a token.
+BACKUPMGR_ANONYMOUS_READ = env.bool("BACKUPMGR_ANONYMOUS_READ", default=False)
+
+REST_FRAMEWORK = {
+    "DEFAULT_AUTHENTICATION_CLASSES": [
+        "apps.api.auth.TokenAuthentication",
+        "rest_framework.authentication.SessionAuthentication",
+    ],
+    "DEFAULT_PERMISSION_CLASSES": ["apps.api.permissions.OperationPermission"],
+    "DEFAULT_RENDERER_CLASSES": ["apps.api.envelope.EnvelopeRenderer"],
+    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
+    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+    "EXCEPTION_HANDLER": "apps.api.exceptions.exception_handler",
+    "UNAUTHENTICATED_USER": "django.contrib.auth.models.AnonymousUser",
+    "DATETIME_FORMAT": "iso-8601",
+}
+
+SPECTACULAR_SETTINGS = {
+    "TITLE": "backupmgr",
+    "DESCRIPTION": "Backs up and restores Qdrant vector databases, with evidence.",
+    "VERSION": "1",
+    "SERVE_INCLUDE_SCHEMA": False,
+    "SWAGGER_UI_DIST": "SIDECAR",
+    "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
+    "REDOC_DIST": "SIDECAR",
+    "COMPONENT_SPLIT_REQUEST": True,
+    "SCHEMA_PATH_PREFIX": r"/api/v1",
+    "SCHEMA_PATH_PREFIX_TRIM": True,
+    "SERVERS": [{"url": "/api/v1"}],
+}
+
+# --- Logs --------------------------------------------------------------------------------------------------
+LOG_LEVEL = env.str("BACKUPMGR_LOG_LEVEL", default="INFO")
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"line": {"format": "{asctime} {levelname} {name} {message}", "style": "{"}},
+    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "root": {"handlers": ["console"], "level": LOG_LEVEL},
+    "loggers": {
+        # botocore logs requests with their signatures at DEBUG, urllib3 whole addresses: never below WARNING.
+        "botocore": {"level": "WARNING"},
+        "boto3": {"level": "WARNING"},
+        "urllib3": {"level": "WARNING"},
+        "s3transfer": {"level": "WARNING"},
+    },
+}

@@ -1,0 +1,111 @@
+"""Backups over the API."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+from rest_framework.test import APIClient
+
+from apps.backups.models import Backup
+from apps.clusters.models import Cluster
+from tests.api.conftest import V1, error_of, result_of
+
+NOBODY = "6f1c2f6e-0000-4000-8000-000000000000"
+
+
+def test_list_filters_and_pages(api: APIClient, make_backup: Callable[..., Backup]) -> None:
+    one, two = make_backup(), make_backup(collection_name="b", status="damaged")
+
+    def ids(query: str = "") -> list[str]:
+        return [backup["id"] for backup in result_of(api.get(f"{V1}/backups?{query}"))["items"]]
+
+    assert ids() == [str(two.pk), str(one.pk)]
+    assert ids("collection=films") == ids("status=COMPLETED") == ids("page=2&limit=1") == [str(one.pk)]
+    assert ids("collection=b&cluster=down&storage=folder") == [str(two.pk)]
+    for query, status in (("status=x", 400), ("page=0", 400), ("limit=101", 400), ("cluster=unknown", 404)):
+        assert api.get(f"{V1}/backups?{query}").status_code == status
+
+
+def test_list_costs_the_same_queries_however_long_it_is(api: APIClient, make_backup: Callable[..., Backup]) -> None:
+    make_backup()
+    api.get(f"{V1}/backups")
+    counts = []
+    for _ in range(2):
+        with CaptureQueriesContext(connection) as queries:
+            assert api.get(f"{V1}/backups?limit=100").status_code == 200
+        counts.append(len(queries))
+        for _ in range(20):
+            make_backup()
+
+    assert counts == [4, 4]  # token, count, ids, rows
+
+
+def test_detail_has_parts_in_order_and_the_manifest(api: APIClient, make_backup: Callable[..., Backup]) -> None:
+    backup = make_backup(cluster=None)
+
+    shown = result_of(api.get(f"{V1}/backups/{backup.pk}"))
+
+    assert [part["shard_id"] for part in shown["parts"]] == [0, 1]
+    assert shown["manifest"] == {"format": 1}
+    assert (shown["cluster"], shown["cluster_id"], shown["storage"]) == ("down", None, "folder")
+
+
+def test_restore_starts_a_job(api: APIClient, make_backup: Callable[..., Backup], down: Cluster) -> None:
+    backup = make_backup()
+    body = {"target_collection": "again", "overwrite": True, "target_cluster": str(down.pk), "metadata": {"a": 1}}
+
+    job = result_of(api.post(f"{V1}/backups/{backup.pk}/restore", body, format="json"))
+    plain = result_of(api.post(f"{V1}/backups/{backup.pk}/restore"))
+    shard = result_of(api.post(f"{V1}/backups/{backup.pk}/restore", {"shard_id": 1}, format="json"))
+
+    assert (job["type"], job["backup_id"], job["target_collection"]) == ("restore", str(backup.pk), "again")
+    assert (job["overwrite"], job["metadata"]) == (True, {"a": 1})
+    assert (plain["type"], plain["target_collection"]) == ("restore", "films")
+    assert (shard["type"], shard["shard_id"]) == ("shard_restore", 1)
+
+
+def test_damaged_backup_is_not_restored(api: APIClient, make_backup: Callable[..., Backup]) -> None:
+    backup = make_backup(status="damaged", status_reason="A part is gone.")
+
+    response = api.post(f"{V1}/backups/{backup.pk}/restore")
+
+    assert response.status_code == 409
+    assert "A part is gone." in error_of(response)
+
+
+def test_delete_removes_it_and_refuses_while_a_restore_uses_it(
+    api: APIClient, make_backup: Callable[..., Backup], make_job: Any, folder: Path
+) -> None:
+    backup = make_backup()
+    job = make_job(type="restore", backup=backup)
+
+    kept = folder / "down" / "films" / "kept.txt"
+    stored = folder / backup.path / "manifest.json"
+    stored.parent.mkdir(parents=True)
+    for path in (kept, stored, stored.with_name("shard-0.snapshot")):
+        path.write_bytes(b"{}")
+
+    refused = api.delete(f"{V1}/backups/{backup.pk}")
+    job.delete()
+
+    assert refused.status_code == 409
+    assert error_of(refused)
+    assert result_of(api.delete(f"{V1}/backups/{backup.pk}")) is True
+    assert api.get(f"{V1}/backups/{backup.pk}").status_code == 404
+    assert [path for path in folder.rglob("*") if path.is_file()] == [kept]
+
+
+@pytest.mark.parametrize("id", ["1", "x", NOBODY])
+def test_unknown_backup_is_404(api: APIClient, id: str) -> None:  # noqa: A002
+    for response in (
+        api.get(f"{V1}/backups/{id}"),
+        api.delete(f"{V1}/backups/{id}"),
+        api.post(f"{V1}/backups/{id}/restore"),
+    ):
+        assert response.status_code == 404
+        assert error_of(response)
