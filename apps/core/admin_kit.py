@@ -8,6 +8,7 @@ from typing import Any
 
 from django.contrib import messages
 from django.contrib.admin.options import IS_POPUP_VAR
+from django.contrib.auth.base_user import AbstractBaseUser
 from django.core.exceptions import PermissionDenied, ValidationError
 from django.db.models import Model, QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
@@ -29,6 +30,11 @@ def demand(request: HttpRequest, *permissions: str) -> None:
     """Raises: PermissionDenied (403) unless the person holds every one of them."""
     if not request.user.has_perms(permissions):
         raise PermissionDenied
+
+
+def person(request: HttpRequest) -> AbstractBaseUser | None:
+    """The signed-in person, None for a stranger."""
+    return request.user if isinstance(request.user, AbstractBaseUser) else None
 
 
 class ConsoleAdmin(ModelAdmin):

@@ -19,8 +19,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--data", required=True, help="directory of the data; made when missing")
     parser.add_argument("--port", type=int, default=0, help="0 takes a free one (default)")
     parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--api-key", help="key for everything")
-    parser.add_argument("--read-only-api-key", help="key for reading")
+    parser.add_argument(
+        "--api-key",
+        default=os.environ.get("SANDBOX_API_KEY"),
+        help="key for everything; better in SANDBOX_API_KEY, since a command line is for all to read",
+    )
+    parser.add_argument(
+        "--read-only-api-key", default=os.environ.get("SANDBOX_READ_ONLY_API_KEY"), help="key for reading"
+    )
     parser.add_argument("--parent-pid", type=int, help="exit when this process, our parent, is gone")
     options = parser.parse_args(arguments)
 

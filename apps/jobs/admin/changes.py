@@ -12,7 +12,7 @@ from django.utils import timezone
 
 from apps.backups.models import Backup, BackupStatus
 from apps.core.admin_cells import ago, number
-from apps.core.admin_kit import demand, may
+from apps.core.admin_kit import demand, may, person
 from apps.core.errors import BackupmgrError
 from apps.core.permissions import SCOPE_PERMISSIONS, Scope
 from apps.core.text import format_size, plural
@@ -38,7 +38,7 @@ def cancel_view(page: JobAdmin, request: HttpRequest, job_id: uuid.UUID) -> Http
     name, here = name_of(job), page.object_url(job)
     if request.method == "POST":
         try:
-            cancelled = cancel_job(job_id=job.pk, now=timezone.now(), user=request.user)
+            cancelled = cancel_job(job_id=job.pk, now=timezone.now(), user=person(request))
         except BackupmgrError as error:
             messages.error(request, str(error))
         else:
@@ -73,7 +73,7 @@ def retry_view(page: JobAdmin, request: HttpRequest, job_id: uuid.UUID) -> HttpR
     name, here = name_of(job), page.object_url(job)
     if request.method == "POST":
         try:
-            retry_job(job_id=job.pk, now=timezone.now(), user=request.user)
+            retry_job(job_id=job.pk, now=timezone.now(), user=person(request))
         except BackupmgrError as error:
             messages.error(request, str(error))
         else:

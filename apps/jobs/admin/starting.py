@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 from django import forms
 from django.contrib import messages
-from django.contrib.auth.models import AbstractBaseUser
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
 from django.utils import timezone
 
+from apps.core.admin_kit import person
 from apps.core.admin_once import ConfirmationUnknown, new_confirmation, once
 from apps.core.errors import BackupmgrError
 from apps.jobs.admin.cells import name_of
@@ -36,8 +36,7 @@ def start(page: JobAdmin, request: HttpRequest, wanted: JobRequest) -> HttpRespo
     """Create the job, once; lead to its page. A sentence instead of an answer: why that was refused."""
 
     def create() -> str:
-        user = request.user if isinstance(request.user, AbstractBaseUser) else None
-        job = create_job(request=wanted, now=timezone.now(), user=user)
+        job = create_job(request=wanted, now=timezone.now(), user=person(request))
         messages.success(request, f"{name_of(job)} is queued. This page follows it.")
         return str(job.pk)
 

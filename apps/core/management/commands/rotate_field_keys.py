@@ -10,6 +10,7 @@ from django.db import transaction
 
 from apps.core.crypto import UndecryptableSecret, rotate
 from apps.core.fields import EncryptedField, Secret
+from apps.core.text import plural
 
 
 class Command(BaseCommand):
@@ -36,4 +37,4 @@ class Command(BaseCommand):
                         ) from error
                     count += 1
                 model._default_manager.filter(pk=row.pk).update(**{name: getattr(row, name) for name in names})
-        self.stdout.write(f"{count} secrets are encrypted with the newest key now.")
+        self.stdout.write(f"{plural(count, 'secret')} encrypted with the newest key.")

@@ -1,0 +1,1 @@
+"""The parts of scripts/demo: sample data, the processes it starts, the two REST clients, the comparison, the story."""
