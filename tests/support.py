@@ -101,6 +101,13 @@ class Collections:
         return answer.json()
 
 
+def _database_url(database: dict[str, Any]) -> str:
+    """Return the address of the test's database, for another process."""
+    if database["ENGINE"].endswith("sqlite3"):
+        return f"sqlite:///{database['NAME']}"
+    return f"postgres://{database['USER']}@{database['HOST']}:{database['PORT']}/{database['NAME']}"
+
+
 class WorkerProcess:
     """A real `manage.py worker`, in a process group of its own, on the test's database."""
 
@@ -111,7 +118,7 @@ class WorkerProcess:
         self.log = log
         self._environment = {
             **os.environ,
-            "DATABASE_URL": f"sqlite:///{connection.settings_dict['NAME']}",
+            "DATABASE_URL": _database_url(connection.settings_dict),
             "BACKUPMGR_DATA_DIR": str(settings.DATA_DIR),
             "BACKUPMGR_FIELD_KEYS": ",".join(settings.BACKUPMGR_FIELD_KEYS),
             "BACKUPMGR_SECRET_KEY": settings.SECRET_KEY,

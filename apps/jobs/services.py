@@ -9,6 +9,7 @@ from typing import Any
 
 from django.contrib.auth.models import AbstractBaseUser
 from django.db import transaction
+from django.db.models import Case, When
 from django_q.tasks import async_task
 
 from apps.backups.catalogue import remove_backup
@@ -232,14 +233,18 @@ def _restore_job(job_type: JobType, request: JobRequest) -> Job:
 def _find_backup(request: JobRequest) -> Backup:
     if not request.snapshot_name:
         raise UnableToCreateJob(f"A {request.type} job needs a snapshot_name (or a backup_id).")
-    found = Backup.objects.select_related("storage", "cluster").filter(
-        snapshot_name=request.snapshot_name, collection_name=request.collection_name
+    found = (
+        Backup.objects.select_related("storage", "cluster")
+        .filter(snapshot_name=request.snapshot_name, collection_name=request.collection_name)
+        .order_by("-created_at", "id")
     )
     if request.storage is not None:
         found = found.filter(storage=request.storage)
-    if request.cluster is not None and found.filter(cluster=request.cluster).exists():
-        found = found.filter(cluster=request.cluster)
-    backup = found.order_by("-created_at", "id").first()
+    if request.cluster is not None:
+        # A backup of this cluster before one of the same name from another.
+        found = found.order_by(Case(When(cluster=request.cluster, then=0), default=1), "-created_at", "id")
+    # PostgreSQL cannot even ask for a text with NUL in it.
+    backup = None if "\x00" in request.snapshot_name else found.first()
     if backup is None:
         where = f" in the storage {request.storage.name!r}" if request.storage else ""
         raise NotFound(
