@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from time import monotonic
 
 from apps.backups.run import Run
 from apps.backups.traces import SnapshotTrace, Traces, clean_up, find_new_snapshot, is_fresh
 from apps.clusters.qdrant import QdrantError, QdrantNode, QdrantUnreachable, create_snapshot
 from apps.core.errors import Conflict, NotFound
 
-#: How long we look for a snapshot whose request was not answered, and how often.
-LOOK_FOR_SECONDS = 60.0
-LOOK_EVERY_SECONDS = 2.0
+#: How long we look for a snapshot whose request was not answered while the node makes none, and how often.
+LOOK_FOR_SECONDS = 30.0
+LOOK_EVERY_SECONDS = 1.0
 
 
 #: Qdrant names shard snapshots by the second, and a second one within the same second replaces the first.
@@ -103,8 +104,13 @@ def _create(node: QdrantNode, trace: SnapshotTrace, run: Run) -> ShardSnapshot:
 
 
 def _look_for(node: QdrantNode, trace: SnapshotTrace, run: Run, error: QdrantError) -> ShardSnapshot:
-    """Find what became of a request whose answer was lost: the node works on. Never asks a second time."""
-    for _ in run.abort.until(LOOK_FOR_SECONDS):
+    """Find what became of a request whose answer was lost: the node works on. Never asks a second time.
+
+    A proxy that cuts idle connections is enough for that, and the snapshot may take hours yet: so we look for as long
+    as the node says that it makes one (metrics, Qdrant 1.16 and later), and LOOK_FOR_SECONDS beyond.
+    """
+    quiet_since = monotonic()
+    for _ in run.abort.until(node.endpoint.snapshot_timeout_seconds):
         try:
             name = find_new_snapshot(node, trace)
             if name is not None:
@@ -112,7 +118,11 @@ def _look_for(node: QdrantNode, trace: SnapshotTrace, run: Run, error: QdrantErr
                 # Without a checksum the file may still be growing on nodes before 1.17.1.
                 if found.checksum is not None:
                     return ShardSnapshot(name=found.name, size_bytes=found.size_bytes, checksum=found.checksum)
+            if node.running_snapshots(trace.collection):
+                quiet_since = monotonic()
         except QdrantError:
             pass  # the node may be coming back; the loop's end decides
+        if monotonic() - quiet_since > LOOK_FOR_SECONDS:
+            break
         run.abort.sleep(LOOK_EVERY_SECONDS)
     raise error

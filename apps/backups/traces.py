@@ -27,6 +27,10 @@ CLOCK_SKEW = timedelta(minutes=10)
 #: Clean-up happens while an operator waits for a cancelled job; a node that does not answer by then gets a Leftover.
 CLEAN_UP_TIMEOUT_SECONDS = 3.0
 FIRST_RETRY_SECONDS = 20
+#: A snapshot that was asked for may still appear for so long: on a node that says it makes none, and on one that
+#: (before 1.16) does not tell.
+PATIENCE = timedelta(minutes=1)
+PATIENCE_UNTOLD = timedelta(hours=2)
 MAX_RETRY_SECONDS = 3600
 
 
@@ -212,8 +216,9 @@ def _remove_snapshot(node: QdrantNode, trace: SnapshotTrace) -> bool:
     except CollectionNotFound:
         return False
     if name is None:
-        requested_at = datetime.fromisoformat(trace.requested_at)
-        if node.running_snapshots(trace.collection) or timezone.now() - requested_at < timedelta(seconds=60):
+        age = timezone.now() - datetime.fromisoformat(trace.requested_at)
+        running = node.running_snapshots(trace.collection)
+        if running or age < (PATIENCE if running == 0 else PATIENCE_UNTOLD):
             raise StillThere("the node may still be making it")
         return False
     return node.delete_snapshot(trace.collection, name, trace.shard_id)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from django.utils import timezone
 
+from apps.backups import snapshots
 from apps.backups.models import Backup, Leftover
 from apps.clusters.models import Cluster
 from apps.core.errors import Conflict, InvalidRequest, NotFound, Unprocessable
@@ -170,6 +172,27 @@ class TestQdrant:
 
         assert job.status == "completed", story(job)
         assert "looking whether it makes one all the same" in story(job)
+        assert films.snapshots("films") == []
+
+    def test_an_answer_lost_to_an_impatient_proxy_is_waited_for_while_the_node_works(
+        self, run: RunJob, films: Collections, node: SandboxNode, settings: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        # The connection gives up after one second; the node takes four.
+        settings.BACKUPMGR_SNAPSHOT_TIMEOUT_SECONDS = 30
+        real = snapshots.create_snapshot
+
+        def impatient(endpoint: Any, *rest: Any) -> Any:
+            return real(replace(endpoint, snapshot_timeout_seconds=1.0), *rest)
+
+        monkeypatch.setattr(snapshots, "create_snapshot", impatient)
+        monkeypatch.setattr(snapshots, "LOOK_FOR_SECONDS", 10.0)
+        node.faults.add(action="delay", method="POST", path=CREATE, seconds=4, times=1)
+
+        job = run("backup", "films")
+
+        assert job.status == "completed", story(job)
+        creations = [e for e in node.log() if e["method"] == "POST" and e["path"].endswith("/shards/0/snapshots")]
+        assert len(creations) == 1
         assert films.snapshots("films") == []
 
     def test_a_name_too_long_for_snapshots_is_refused_before_any_job(self, films: Collections) -> None:
