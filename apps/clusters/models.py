@@ -14,6 +14,7 @@ from apps.clusters.qdrant import Endpoint, check_api_key, check_node_url
 from apps.core.crypto import UndecryptableSecret
 from apps.core.fields import EncryptedField
 from apps.core.models import TimestampedModel
+from apps.core.outbound import AddressRefused, current_guard
 
 
 class ClusterQuerySet(models.QuerySet["Cluster"]):
@@ -62,15 +63,16 @@ class Cluster(TimestampedModel):
         """Check address, key and CA. Raises: ValidationError by field."""
         checks: tuple[tuple[str, Callable[[], object]], ...] = (
             ("url", lambda: check_node_url(self.url)),
+            ("url", lambda: current_guard(self.url)),
             ("api_key", lambda: check_api_key(self.api_key.reveal())),
             ("ca", lambda: Endpoint(url=self.url, ca=self.ca).ssl_context()),
         )
-        problems = {}
+        problems: dict[str, str] = {}
         for field, check in checks:
             try:
                 check()
-            except (ValueError, UndecryptableSecret) as error:
-                problems[field] = str(error)
+            except (ValueError, UndecryptableSecret, AddressRefused) as error:
+                problems.setdefault(field, str(error))
         if problems:
             raise ValidationError(problems)
 
@@ -85,7 +87,7 @@ class Cluster(TimestampedModel):
 
     @property
     def endpoint(self) -> Endpoint:
-        """How to reach the (only, or first) node. Raises: crypto.UndecryptableSecret."""
+        """How to reach the (only, or first) node. Raises: crypto.UndecryptableSecret; outbound.AddressRefused."""
         return Endpoint(
             url=self.url.rstrip("/"),
             api_key=self.api_key.reveal(),
@@ -94,8 +96,9 @@ class Cluster(TimestampedModel):
             timeout_seconds=settings.BACKUPMGR_QDRANT_TIMEOUT_SECONDS,
             stall_seconds=settings.BACKUPMGR_STALL_SECONDS,
             snapshot_timeout_seconds=settings.BACKUPMGR_SNAPSHOT_TIMEOUT_SECONDS,
+            guard=current_guard(self.url),
         )
 
     def quick_endpoint(self, timeout_seconds: float) -> Endpoint:
-        """The endpoint for calls that somebody waits for. Raises: crypto.UndecryptableSecret."""
+        """The endpoint for calls that somebody waits for. Raises: as `endpoint`."""
         return replace(self.endpoint, timeout_seconds=timeout_seconds)

@@ -6,6 +6,7 @@ import http.client
 import socket
 import ssl
 from dataclasses import dataclass, field
+from typing import Any, Protocol
 from urllib.parse import quote, urlsplit
 
 from apps.clusters.qdrant.errors import CaInvalid
@@ -14,6 +15,16 @@ from apps.clusters.qdrant.errors import CaInvalid
 _KEEPALIVE = ((socket.TCP_KEEPIDLE, 30), (socket.TCP_KEEPINTVL, 10), (socket.TCP_KEEPCNT, 6))
 
 CONNECT_TIMEOUT_SECONDS = 10.0
+
+
+class PeerGuard(Protocol):
+    """Judges where connections have led (apps/core/outbound.py)."""
+
+    def check(self, host: str, connection: socket.socket) -> None:
+        """Check the peer of a connection to `host`, and close it when it may not be. Raises: BackupmgrError."""
+
+    def pools(self, pools: dict[str, Any]) -> dict[str, Any]:
+        """Return urllib3 pool classes whose connections are checked."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +42,8 @@ class Endpoint:
     stall_seconds: float = 60.0
     #: For the calls in which a node makes or restores a snapshot, which take as long as the data is large.
     snapshot_timeout_seconds: float = 6 * 3600.0
+    #: Who checks where connections lead; None for nobody.
+    guard: PeerGuard | None = field(default=None, repr=False, compare=False)
 
     @property
     def headers(self) -> dict[str, str]:
@@ -58,7 +71,7 @@ class Endpoint:
     def connect(self, timeout_seconds: float) -> http.client.HTTPConnection:
         """Open a connection for bulk data; `timeout_seconds` is for each later read and write.
 
-        Raises: OSError.
+        Raises: OSError; BackupmgrError when the guard refuses where it led.
         """
         parts = urlsplit(self.url)
         host = parts.hostname or ""
@@ -70,6 +83,8 @@ class Endpoint:
         else:
             connection = http.client.HTTPConnection(host, parts.port, timeout=CONNECT_TIMEOUT_SECONDS)
         connection.connect()
+        if self.guard is not None:
+            self.guard.check(host, connection.sock)
         connection.sock.settimeout(timeout_seconds)
         connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         for option, value in _KEEPALIVE:

@@ -45,8 +45,7 @@ class QdrantNode:
         self._session.trust_env = False
         self._session.headers.update(endpoint.headers)
         self._session.verify = endpoint.verify_tls
-        if endpoint.url.startswith("https://"):
-            self._session.mount("https://", _TlsAdapter(endpoint))
+        self._session.mount("https://" if endpoint.url.startswith("https://") else "http://", _Adapter(endpoint))
 
     def __enter__(self) -> QdrantNode:
         return self
@@ -219,15 +218,20 @@ class QdrantNode:
         return read_answer(self.endpoint, response.status_code, response.content, enveloped=enveloped)
 
 
-class _TlsAdapter(HTTPAdapter):
-    """Uses the endpoint's own TLS settings."""
+class _Adapter(HTTPAdapter):
+    """Uses the endpoint's own TLS settings, and its guard."""
 
     def __init__(self, endpoint: Endpoint) -> None:
-        self._context = endpoint.ssl_context()
+        self._endpoint = endpoint
         super().__init__()
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        super().init_poolmanager(*args, ssl_context=self._context, **kwargs)
+        if self._endpoint.url.startswith("https://"):
+            kwargs["ssl_context"] = self._endpoint.ssl_context()
+        super().init_poolmanager(*args, **kwargs)
+        if self._endpoint.guard is not None:
+            manager = self.poolmanager
+            manager.pool_classes_by_scheme = self._endpoint.guard.pools(manager.pool_classes_by_scheme)
 
 
 def snapshots_path(collection: str, shard_id: int | None) -> str:

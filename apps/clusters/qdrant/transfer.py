@@ -155,7 +155,9 @@ class SnapshotDownload:
         assert self._response is not None and self._connection is not None
         try:
             with self._abort.breaking(lambda connection=self._connection: break_connection(connection)):  # type: ignore[misc]
-                count = self._response.readinto(step)
+                # One read of the socket at a time: a fill of the whole step would lose what had come of it before a
+                # reset, and fetch it again. The body is plain (a length is required), so below is the socket.
+                count = self._response.fp.readinto1(step)
         except TimeoutError:
             self._break(f"no byte came for {self._endpoint.stall_seconds:.0f} seconds")
             return 0
