@@ -15,6 +15,7 @@ import requests
 
 if TYPE_CHECKING:
     from apps.jobs.models import Job
+    from apps.storage.models import StorageConfig
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -108,21 +109,28 @@ def _database_url(database: dict[str, Any]) -> str:
     return f"postgres://{database['USER']}@{database['HOST']}:{database['PORT']}/{database['NAME']}"
 
 
+def worker_environment() -> dict[str, str]:
+    """The environment in which another process works on the test's database, with its keys."""
+    from django.conf import settings
+    from django.db import connection
+
+    return {
+        **os.environ,
+        "DATABASE_URL": _database_url(connection.settings_dict),
+        "BACKUPMGR_DATA_DIR": str(settings.DATA_DIR),
+        "BACKUPMGR_FIELD_KEYS": ",".join(settings.BACKUPMGR_FIELD_KEYS),
+        "BACKUPMGR_SECRET_KEY": settings.SECRET_KEY,
+        "BACKUPMGR_LOCAL_ROOTS": ",".join(settings.BACKUPMGR_LOCAL_ROOTS),
+    }
+
+
 class WorkerProcess:
     """A real `manage.py worker`, in a process group of its own, on the test's database."""
 
     def __init__(self, log: Path, **environment: str) -> None:
-        from django.conf import settings
-        from django.db import connection
-
         self.log = log
         self._environment = {
-            **os.environ,
-            "DATABASE_URL": _database_url(connection.settings_dict),
-            "BACKUPMGR_DATA_DIR": str(settings.DATA_DIR),
-            "BACKUPMGR_FIELD_KEYS": ",".join(settings.BACKUPMGR_FIELD_KEYS),
-            "BACKUPMGR_SECRET_KEY": settings.SECRET_KEY,
-            "BACKUPMGR_LOCAL_ROOTS": ",".join(settings.BACKUPMGR_LOCAL_ROOTS),
+            **worker_environment(),
             "BACKUPMGR_TICK_SECONDS": "0.5",
             "BACKUPMGR_LEASE_SECONDS": "6",
             "BACKUPMGR_WORKERS": "1",
@@ -201,3 +209,20 @@ def assert_failed_cleanly(job: Job, words: str, folder: Path | None = None) -> N
     assert not Leftover.objects.exists(), list(Leftover.objects.values_list("kind", "last_error"))
     if folder is not None:
         assert files(folder) == []
+
+
+def open_uploads(bucket: StorageConfig) -> list[str]:
+    """The keys of unfinished multipart uploads below the storage's prefix, asked of the server itself."""
+    import boto3
+    from botocore.config import Config
+
+    client = boto3.client(
+        "s3",
+        endpoint_url=bucket.s3_endpoint,
+        region_name=bucket.s3_region,
+        aws_access_key_id=bucket.s3_access_key,
+        aws_secret_access_key=bucket.s3_secret_key.reveal(),
+        config=Config(s3={"addressing_style": "path"}),
+    )
+    answer = client.list_multipart_uploads(Bucket=bucket.s3_bucket)
+    return [entry["Key"] for entry in answer.get("Uploads", []) if entry["Key"].startswith(bucket.s3_prefix)]

@@ -12,7 +12,7 @@ from apps.backups.models import Backup, Leftover
 from apps.sandbox import SandboxNode
 from apps.storage.models import StorageConfig
 from apps.storage.services import open_store
-from tests.support import Collections, RunJob, assert_failed_cleanly, story
+from tests.support import Collections, RunJob, assert_failed_cleanly, open_uploads, story
 
 pytestmark = [pytest.mark.s3, pytest.mark.usefixtures("cluster"), pytest.mark.xdist_group("s3")]
 
@@ -27,23 +27,6 @@ def bucket(transactional_db: None, s3_config: StorageConfig) -> StorageConfig:
 
 def keys(bucket: StorageConfig) -> list[str]:
     return sorted(stored.key for stored in open_store(bucket).list(""))
-
-
-def open_uploads(bucket: StorageConfig) -> list[str]:
-    """The keys of unfinished multipart uploads below the storage's prefix, asked of the server itself."""
-    import boto3
-    from botocore.config import Config
-
-    client = boto3.client(
-        "s3",
-        endpoint_url=bucket.s3_endpoint,
-        region_name=bucket.s3_region,
-        aws_access_key_id=bucket.s3_access_key,
-        aws_secret_access_key=bucket.s3_secret_key.reveal(),
-        config=Config(s3={"addressing_style": "path"}),
-    )
-    answer = client.list_multipart_uploads(Bucket=bucket.s3_bucket)
-    return [entry["Key"] for entry in answer.get("Uploads", []) if entry["Key"].startswith(bucket.s3_prefix)]
 
 
 @pytest.fixture

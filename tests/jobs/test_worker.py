@@ -19,7 +19,9 @@ from apps.jobs.models import Job, Worker
 from apps.jobs.services import JobRequest, cancel_job, create_job, retry_job
 from apps.jobs.states import ENDED
 from apps.sandbox import SandboxNode
-from tests.support import Collections, WorkerProcess, files, story, wait_until
+from apps.storage.models import StorageConfig
+from apps.storage.services import open_store
+from tests.support import Collections, WorkerProcess, files, open_uploads, story, wait_until
 
 pytestmark = [pytest.mark.worker, pytest.mark.usefixtures("cluster", "storage")]
 
@@ -112,6 +114,28 @@ class TestKilled:
         assert films.snapshots("films") == []
         assert len(files(folder)) == 3
         assert not Leftover.objects.exists()
+
+    @pytest.mark.s3
+    @pytest.mark.xdist_group("s3")
+    def test_kill_9_in_mid_upload_to_s3_leaves_no_upload_open(
+        self, start_worker: StartWorker, collections: Collections, node: SandboxNode, s3_config: StorageConfig
+    ) -> None:
+        s3_config.is_default = True
+        s3_config.save()
+        collections.create("large", points=1500, payload_bytes=32_000, shards=1)
+        node.faults.add(action="rate", method="GET", path=DOWNLOAD, rate=10_000_000)
+        start_worker()
+        job = request(collection_name="large")
+        wait_until(lambda: open_uploads(s3_config), what="an upload under way")
+
+        os.kill(self.victim(job), signal.SIGKILL)
+        node.faults.clear()
+
+        done = wait_until(lambda: ended(job), seconds=60, what="the job's end")
+        assert done.status == "completed", story(done)
+        assert open_uploads(s3_config) == []
+        assert len(list(open_store(s3_config).list(""))) == 2
+        assert collections.snapshots("large", shards=1) == []
 
     def test_kill_9_of_the_process_in_mid_restore(
         self, start_worker: StartWorker, films: Collections, slow: Callable[[], None]
@@ -226,6 +250,39 @@ class TestCancel:
         assert done.status == "cancelled"
         assert files(folder) == []
         assert films.snapshots("films") == []
+
+    @pytest.mark.s3
+    @pytest.mark.xdist_group("s3")
+    @pytest.mark.parametrize("fault", ["rate", "stall"])
+    def test_an_upload_to_s3_under_way_leaves_no_part_behind(
+        self,
+        start_worker: StartWorker,
+        collections: Collections,
+        node: SandboxNode,
+        s3_config: StorageConfig,
+        fault: str,
+    ) -> None:
+        s3_config.is_default = True
+        s3_config.save()
+        collections.create("large", points=1500, payload_bytes=32_000, shards=1)
+        node.faults.add(action="rate", method="GET", path=DOWNLOAD, rate=20_000_000)
+        if fault == "stall":
+            node.faults.add(action="stall", method="GET", path=DOWNLOAD, bytes=20_000_000)
+        start_worker()
+        job = request(collection_name="large")
+        wait_until(lambda: open_uploads(s3_config), what="an upload under way")
+        time.sleep(1)
+
+        asked = time.monotonic()
+        cancel_job(job_id=job.pk, now=timezone.now())
+        done = wait_until(lambda: ended(job), what="the job's end")
+
+        assert time.monotonic() - asked < 5
+        assert done.status == "cancelled", story(done)
+        assert open_uploads(s3_config) == []
+        assert list(open_store(s3_config).list("")) == []
+        assert collections.snapshots("large", shards=1) == []
+        assert not Leftover.objects.exists()
 
     def test_a_restore_under_way_removes_the_half_made_collection(
         self, start_worker: StartWorker, films: Collections, node: SandboxNode
