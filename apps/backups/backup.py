@@ -14,6 +14,7 @@ from time import monotonic
 
 from django.db import IntegrityError, transaction
 
+from apps.backups.compare import config_differences, schema_differences
 from apps.backups.manifest import Manifest, ManifestInvalid, PartFacts, ShardFacts, parse_manifest
 from apps.backups.models import Backup, Part
 from apps.backups.plan import BackupPlan, PlanBlocked, ShardSource, plan_backup
@@ -22,7 +23,7 @@ from apps.backups.snapshots import ShardSnapshot, make_snapshot
 from apps.backups.traces import FolderTrace
 from apps.backups.transfer import pump
 from apps.clusters.models import Cluster
-from apps.clusters.qdrant import Endpoint, QdrantNode, SnapshotChanged, SnapshotDownload
+from apps.clusters.qdrant import CollectionInfo, Endpoint, QdrantNode, SnapshotChanged, SnapshotDownload
 from apps.core.errors import BackupmgrError, Unavailable
 from apps.core.text import format_rate, format_size, plural
 from apps.storage.errors import ObjectExists, ObjectMissing
@@ -95,7 +96,7 @@ def make_backup(order: BackupOrder, run: Run) -> FinishedBackup:
         run.save_traces()
         copies = _copy_shards(plan, node, endpoint, str(order.cluster.pk), store, folder, run)
         run.phase("finishing")
-        _check_unmoved(node, plan, order)
+        _check_unchanged(node, plan, order, collection)
     manifest = Manifest(
         name=name,
         job_id=str(run.job_id),
@@ -254,16 +255,23 @@ def _give_up(sink: Sink) -> None:
     thread.join(GIVE_UP_SECONDS)
 
 
-def _check_unmoved(node: QdrantNode, plan: BackupPlan, order: BackupOrder) -> None:
-    """Look at the placement again: a shard that moved meanwhile may have left points behind."""
+def _check_unchanged(node: QdrantNode, plan: BackupPlan, order: BackupOrder, before: CollectionInfo) -> None:
+    """Look again: a shard that moved meanwhile may have left points behind, and parts made under different
+    configurations or payload indexes do not make one collection.
+    """
+    after = node.collection(order.collection)
     now = plan_backup(
         collection=order.collection,
-        info=node.collection(order.collection),
+        info=after,
         placement=node.placement(order.collection),
         shard_id=order.shard_id,
     )
     if now.shards != plan.shards:
         raise PlanBlocked(f"Shards of {order.collection!r} moved while it was backed up: run the backup again.")
+    changes = config_differences(before.config, after.config, same_version=True)
+    changes += schema_differences(before.payload_schema, after.payload_schema)
+    if changes:
+        raise PlanBlocked(f"{order.collection!r} changed while it was backed up ({changes[0]}): run the backup again.")
 
 
 def _commit(manifest: Manifest, store: Store, folder: str, trace: FolderTrace, run: Run) -> FinishedBackup:

@@ -92,8 +92,9 @@ def _plan(order: RestoreOrder, manifest: Manifest, node: QdrantNode) -> tuple[Re
     points, placement = 0, None
     if existing is not None:
         placement = node.placement(order.collection)
-        local = {shard.shard_id for shard in placement.local_shards}
-        if order.shard_id is None or order.shard_id in local:
+        points = existing.points_count or 0
+        # Whether one shard is empty decides, so it is counted exactly; of a whole collection the figure is only told.
+        if order.shard_id in {shard.shard_id for shard in placement.local_shards}:
             points = node.count(order.collection, order.shard_id)
     plan = plan_restore(
         manifest=manifest,

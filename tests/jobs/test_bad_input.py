@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -44,7 +45,6 @@ class TestQdrant:
 
     def test_an_address_where_something_else_answers(self, run: RunJob, films: Collections, folder: Path) -> None:
         import http.server
-        import threading
 
         server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), http.server.SimpleHTTPRequestHandler)
         threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -198,6 +198,25 @@ class TestQdrant:
     def test_a_name_too_long_for_snapshots_is_refused_before_any_job(self, films: Collections) -> None:
         with pytest.raises(Unprocessable, match="file name becomes too long"):
             create_job(request=JobRequest(type="backup", collection_name="x" * 255), now=timezone.now())
+
+    def test_an_index_made_during_the_backup_is_noticed(
+        self, run: RunJob, films: Collections, node: SandboxNode, folder: Path
+    ) -> None:
+        node.faults.add(action="delay", method="POST", path="/collections/films/shards/1/snapshots", seconds=1.5)
+        index = {"field_name": "late", "field_schema": "bool"}
+        threading.Timer(0.9, lambda: films.put("/collections/films/index?wait=true", index)).start()
+
+        job = run("backup", "films")
+
+        assert_failed_cleanly(job, "'films' changed while it was backed up", folder)
+
+    def test_a_node_that_refuses_to_count(
+        self, run: RunJob, films: Collections, node: SandboxNode, folder: Path
+    ) -> None:
+        answer = {"status": {"error": "Bad request: Exact search disabled!. Help: Set exact=false."}, "time": 0}
+        node.faults.add(action="status", method="POST", path=".*/points/count", status=400, body=answer)
+
+        assert_failed_cleanly(run("backup", "films"), "search_allow_exact", folder)
 
     def test_an_alias_is_not_a_collection(self, run: RunJob, films: Collections, folder: Path) -> None:
         alias = {"actions": [{"create_alias": {"collection_name": "films", "alias_name": "live"}}]}

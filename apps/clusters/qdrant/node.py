@@ -101,12 +101,20 @@ class QdrantNode:
     def count(self, name: str, shard_id: int | None = None) -> int:
         """Count exactly; with `shard_id` this node's replica of that shard only (Qdrant 1.11.1 and later)."""
         where = "" if shard_id is None else f"/shards/{shard_id}"
-        answer = self.call(
-            "POST",
-            f"/collections/{segment(name)}{where}/points/count",
-            json={"exact": True},
-            timeout_seconds=max(self.endpoint.timeout_seconds, 300),
-        )
+        try:
+            answer = self.call(
+                "POST",
+                f"/collections/{segment(name)}{where}/points/count",
+                json={"exact": True},
+                timeout_seconds=max(self.endpoint.timeout_seconds, 300),
+            )
+        except QdrantRejected as error:
+            # Its words ("Set exact=false") are for searches.
+            raise QdrantRejected(
+                f"Qdrant refuses to count the points of {name!r} exactly; without that nothing proves that all are "
+                f"there. If strict mode forbids it, switch search_allow_exact on.",
+                status=error.status,
+            ) from error
         return int(answer["count"])
 
     def create_collection(self, name: str, body: dict[str, Any]) -> None:
