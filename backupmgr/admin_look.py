@@ -33,6 +33,7 @@ UNFOLD: dict[str, Any] = {
     "SITE_FAVICONS": [{"rel": "icon", "type": "image/svg+xml", "href": _icon}],
     "SHOW_HISTORY": True,
     "SHOW_VIEW_ON_SITE": False,
+    "LOGIN": {"form": "apps.api.sign_in.SignInForm"},
     "DASHBOARD_CALLBACK": "apps.jobs.admin.dashboard.dashboard",
     "STYLES": [_styles],
     # Teal. 600 and 700 carry white text, 400 and 500 are text on dark: each was chosen for a contrast of 4.5 or more.
@@ -84,6 +85,7 @@ UNFOLD: dict[str, Any] = {
                 "items": [
                     _item("Users", "person", "admin:auth_user_changelist", "auth.view_user"),
                     _item("Groups", "group", "admin:auth_group_changelist", "auth.view_group"),
+                    _item("API tokens", "key", "admin:api_apitoken_changelist", "api.view_apitoken"),
                 ],
             },
         ],

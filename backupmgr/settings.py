@@ -6,12 +6,14 @@ Every name read here stands in `.env.example` and in docs/operations.md; a test 
 from __future__ import annotations
 
 import secrets
+from ipaddress import ip_network
 from pathlib import Path
 
 import environ
 from cryptography.fernet import Fernet
 from django.core.exceptions import ImproperlyConfigured
 
+from apps.core.outbound import Rules
 from backupmgr.admin_look import UNFOLD  # noqa: F401 - a setting of that name
 from backupmgr.keyfiles import load_or_create
 
@@ -51,6 +53,7 @@ DATA_UPLOAD_MAX_MEMORY_SIZE = 1024 * 1024  # bytes; the largest JSON body that a
 ROOT_URLCONF = "backupmgr.urls"
 WSGI_APPLICATION = "backupmgr.wsgi.application"
 LOGIN_URL = "admin:login"
+LOGIN_REDIRECT_URL = "admin:index"
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 INSTALLED_APPS = [
@@ -134,6 +137,19 @@ AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
 ]
 
+# So many failed attempts to sign in with one name from one address within so many minutes, and further ones are
+# refused for as long.
+BACKUPMGR_LOGIN_FAILURES = env.int("BACKUPMGR_LOGIN_FAILURES", default=10)
+BACKUPMGR_LOGIN_LOCK_MINUTES = env.int("BACKUPMGR_LOGIN_LOCK_MINUTES", default=15)
+# Proxies (IP addresses, networks) whose X-Forwarded-For tells where a request comes from.
+BACKUPMGR_TRUSTED_PROXIES: list[str] = env.list("BACKUPMGR_TRUSTED_PROXIES", default=[])
+if BACKUPMGR_LOGIN_FAILURES < 1 or BACKUPMGR_LOGIN_LOCK_MINUTES < 1:
+    raise ImproperlyConfigured("BACKUPMGR_LOGIN_FAILURES and BACKUPMGR_LOGIN_LOCK_MINUTES must be 1 or more.")
+try:
+    [ip_network(proxy) for proxy in BACKUPMGR_TRUSTED_PROXIES]
+except ValueError as error:
+    raise ImproperlyConfigured(f"BACKUPMGR_TRUSTED_PROXIES lists IP addresses and networks: {error}.") from error
+
 # --- Language and time -------------------------------------------------------------------------------------
 LANGUAGE_CODE = "en-gb"
 TIME_ZONE = env.str("BACKUPMGR_TIME_ZONE", default="UTC")
@@ -143,6 +159,17 @@ USE_TZ = True
 # --- Storages ----------------------------------------------------------------------------------------------
 # Folder storages live below these folders and nowhere else.
 BACKUPMGR_LOCAL_ROOTS: list[str] = env.list("BACKUPMGR_LOCAL_ROOTS", default=[str(DATA_DIR / "storages")])
+
+# --- Addresses that people give -------------------------------------------------------------------------------
+# Networks, IP addresses and host names (globs). Denied is denied; when anything is allowed, nothing else is.
+BACKUPMGR_OUTBOUND_ALLOW: list[str] = env.list("BACKUPMGR_OUTBOUND_ALLOW", default=[])
+BACKUPMGR_OUTBOUND_DENY: list[str] = env.list("BACKUPMGR_OUTBOUND_DENY", default=[])
+# Whether a recovery may read a file of the node (file://).
+BACKUPMGR_ALLOW_FILE_LOCATION = env.bool("BACKUPMGR_ALLOW_FILE_LOCATION", default=True)
+try:
+    Rules.of(BACKUPMGR_OUTBOUND_ALLOW + BACKUPMGR_OUTBOUND_DENY)
+except ValueError as error:
+    raise ImproperlyConfigured(f"BACKUPMGR_OUTBOUND_ALLOW or BACKUPMGR_OUTBOUND_DENY: {error}") from error
 
 # --- Jobs --------------------------------------------------------------------------------------------------
 BACKUPMGR_WORKERS = env.int("BACKUPMGR_WORKERS", default=2)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 from django.contrib.auth.models import AbstractBaseUser
-from django.core.cache import cache
 from django.utils import timezone
 from drf_spectacular.extensions import OpenApiAuthenticationExtension
 from rest_framework.authentication import BaseAuthentication
@@ -15,6 +13,7 @@ from rest_framework.request import Request
 
 from apps.api.models import ApiToken
 from apps.api.services import find_token
+from apps.api.throttle import Limit, attempt, client_address
 
 #: So many wrong keys from one address within the window, and further wrong ones are answered 429.
 MAX_FAILURES = 20
@@ -24,8 +23,8 @@ WINDOW_SECONDS = 60
 class TokenAuthentication(BaseAuthentication):
     """Authenticates by API token; `request.auth` is the ApiToken.
 
-    Wrong keys are counted per address, in the cache (with Django's default cache: per web process). A right key
-    always passes: its 256 bits cannot be guessed, and behind a proxy one broken client would lock out everybody.
+    Wrong keys are counted per address (throttle.py). A right key always passes: its 256 bits cannot be guessed, and
+    behind a proxy one broken client would lock out everybody.
     """
 
     def authenticate(self, request: Request) -> tuple[AbstractBaseUser, ApiToken] | None:
@@ -34,7 +33,7 @@ class TokenAuthentication(BaseAuthentication):
             return None
         token = find_token(secret=secret, now=timezone.now())
         if token is None:
-            _count_failure(str(request.META.get("REMOTE_ADDR", "")))
+            _count_failure(client_address(request))
             raise AuthenticationFailed("The API token is unknown, expired or revoked, or its owner is inactive.")
         return token.user, token
 
@@ -53,14 +52,9 @@ def _secret(request: Request) -> str | None:
 
 def _count_failure(address: str) -> None:
     """Count a wrong key. Raises: Throttled when there were too many from this address."""
-    key = f"api-wrong-keys:{address}"
-    now = time.time()
-    count, since = cache.get(key) or (0, now)
-    if now - since >= WINDOW_SECONDS:
-        count, since = 0, now
-    cache.set(key, (count + 1, since), WINDOW_SECONDS)
-    if count >= MAX_FAILURES:
-        raise Throttled(wait=max(1, int(since + WINDOW_SECONDS - now) + 1))
+    wait = attempt(f"api-key\n{address}", Limit(MAX_FAILURES, WINDOW_SECONDS), timezone.now())
+    if wait:
+        raise Throttled(wait=wait)
 
 
 class TokenScheme(OpenApiAuthenticationExtension):

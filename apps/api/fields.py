@@ -22,6 +22,8 @@ from apps.storage.models import StorageType
 
 #: What PositiveIntegerField holds on every database; Qdrant's shard ids are far below.
 MAX_INTEGER = 2**31 - 1
+#: What ids that are numbers can be.
+MAX_ID = 2**63 - 1
 
 
 class TextField(serializers.CharField):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from django.contrib.auth.models import User
@@ -16,6 +16,8 @@ from apps.core.errors import Conflict, InvalidRequest
 from apps.jobs.models import Job
 
 MAX_KEY_LENGTH = 200
+#: How long a key finds its job again. A client that repeats a request does so within minutes.
+KEPT = timedelta(days=7)
 
 
 class UnusableKey(InvalidRequest):
@@ -29,12 +31,14 @@ class KeyUsedOtherwise(Conflict):
 def create_once(*, user: User, key: str, body: Any, now: datetime, create: Callable[[], Job]) -> Job:
     """Return the job that `user` created with this key, or else call `create` and remember its job.
 
-    Of two requests at once, one creates; the other one is rolled back and gets the same job.
+    Of two requests at once, one creates; the other one is rolled back and gets the same job. Keys are forgotten after
+    KEPT: each use takes the old ones away.
     Raises: UnusableKey, KeyUsedOtherwise; whatever `create` raises, and then nothing is remembered.
     """
     if not (0 < len(key) <= MAX_KEY_LENGTH and key.isascii() and key.isprintable()):
         raise UnusableKey(f"Idempotency-Key: 1 to {MAX_KEY_LENGTH} printable ASCII characters.")
     digest = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+    IdempotencyKey.objects.filter(created_at__lt=now - KEPT).delete()
     known = _find(user, key, digest)
     if known is not None:
         return known

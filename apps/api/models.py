@@ -1,4 +1,7 @@
-"""ApiToken: a key with which a program signs in as a person. IdempotencyKey: a request that came before."""
+"""ApiToken: a key with which a program signs in as a person. IdempotencyKey: a request that came before.
+
+FailedAttempts: how often signing in went wrong lately.
+"""
 
 from __future__ import annotations
 
@@ -64,10 +67,23 @@ class IdempotencyKey(models.Model):
     #: SHA-256 (hex) of the canonical JSON body: the same key with another body is a mistake.
     body_sha256 = models.CharField(max_length=64)
     job = models.ForeignKey(Job, on_delete=models.CASCADE, related_name="+")
-    created_at = models.DateTimeField()
+    created_at = models.DateTimeField(db_index=True)
 
     class Meta:
         constraints = [models.UniqueConstraint(fields=["user", "key"], name="one_job_per_idempotency_key")]
 
     def __str__(self) -> str:
         return self.key
+
+
+class FailedAttempts(models.Model):
+    """How often somebody failed to sign in, from one address; shared by all web processes (throttle.py)."""
+
+    #: SHA-256 (hex) of who it is, salted: neither the address nor the name can be read here.
+    who = models.CharField(max_length=64, primary_key=True)
+    count = models.PositiveIntegerField()
+    #: When all of it is forgotten.
+    until = models.DateTimeField(db_index=True)
+
+    def __str__(self) -> str:
+        return self.who[:12]

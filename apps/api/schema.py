@@ -10,11 +10,13 @@ from drf_spectacular.plumbing import ResolvedComponent
 from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse, extend_schema
 from rest_framework import serializers
 
+from apps.api.v1.examples import ACCEPTED, ANSWERS, BODIES
+
 _Handler = TypeVar("_Handler", bound=Callable[..., Any])
 
 JSON = "application/json"
 
-_ERRORS = {
+ERRORS = {
     "400": "Malformed, or not allowed in this state",
     "401": "No credentials, or wrong ones",
     "403": "Not permitted",
@@ -31,7 +33,7 @@ _ERRORS = {
     "503": "Qdrant, a storage or the database cannot be reached",
     "504": "Qdrant did not answer in time",
 }
-_ALWAYS = ("400", "401", "403", "404", "406", "409", "429", "503")
+ALWAYS = ("400", "401", "403", "404", "406", "409", "429", "503")
 _WITH_BODY = ("413", "415", "422")
 _WITH_RANGES = ("412", "416")
 _QDRANT = ("409", "422", "502", "503", "504")
@@ -50,8 +52,10 @@ class EnvelopeSchema(AutoSchema):
             content = response.get("content", {}).get(JSON)
             if content is not None and code.startswith("2") and not self.bare:
                 content["schema"] = self._enveloped(content["schema"])
+                for example in content.get("examples", {}).values():
+                    example["value"] = {"status": "ok", "time": 0.004, "result": example["value"]}
         for code in self._error_codes(operation):
-            operation["responses"].setdefault(code, {"description": _ERRORS[code], "content": self._error_content()})
+            operation["responses"].setdefault(code, {"description": ERRORS[code], "content": self._error_content()})
         operation["responses"] = dict(sorted(operation["responses"].items()))
         scope = getattr(self.view, "scopes", {}).get(self.method)
         if scope is not None:
@@ -60,7 +64,7 @@ class EnvelopeSchema(AutoSchema):
         return operation
 
     def _error_codes(self, operation: dict[str, Any]) -> list[str]:
-        codes = set(_ALWAYS)
+        codes = set(ALWAYS)
         if "requestBody" in operation:
             codes.update(_WITH_BODY)
         if "206" in operation["responses"]:
@@ -104,6 +108,23 @@ class BareSchema(EnvelopeSchema):
     bare = True
 
 
+def _examples(operation_id: str, *, accepted: bool) -> list[OpenApiExample]:
+    """Return the examples of bodies and answers that examples.py has for the operation."""
+    bodies = [OpenApiExample(title, value, request_only=True) for title, value in BODIES.get(operation_id, {}).items()]
+    answers = {"200": ANSWERS[operation_id]} if operation_id in ANSWERS else {}
+    if accepted:
+        answers["202"] = ACCEPTED
+    return bodies + [
+        OpenApiExample("Success" if code == "200" else "Accepted", value, response_only=True, status_codes=[code])
+        for code, value in answers.items()
+    ]
+
+
+_WHERE = OpenApiParameter(
+    "Location", str, OpenApiParameter.HEADER, required=True, response=[202], description="Where its outcome stands"
+)
+
+
 def operation(
     operation_id: str,
     summary: str,
@@ -115,7 +136,6 @@ def operation(
     path: dict[str, type | dict[str, Any]] | None = None,
     headers: dict[str, str] | None = None,
     also: dict[int | tuple[int, str], Any] | None = None,
-    examples: list[OpenApiExample] | None = None,
     bare: bool = False,
 ) -> Callable[[_Handler], _Handler]:
     """Describe a view's method: `answer` is the serializer of `result` on 200, `also` holds other 2xx and 3xx codes.
@@ -132,6 +152,8 @@ def operation(
             parameters.append(OpenApiParameter(name, str, OpenApiParameter.HEADER, description=words))
         responses: dict[Any, Any] = {} if answer is None else {200: answer}
         responses.update(also or {})
+        if 202 in responses:
+            parameters.append(_WHERE)
         described: _Handler = extend_schema(
             operation_id=operation_id,
             summary=summary,
@@ -139,7 +161,7 @@ def operation(
             request=body,
             parameters=parameters,
             responses=responses,
-            examples=examples,
+            examples=_examples(operation_id, accepted=202 in responses),
         )(handler)
         return described
 
@@ -148,5 +170,3 @@ def operation(
 
 #: `result: true`.
 TRUE = OpenApiResponse({"type": "boolean", "enum": [True]}, description="Done")
-#: `wait=false`: the node works on by itself.
-ACCEPTED = OpenApiResponse({"type": "object", "nullable": True}, description="The node has accepted the work")

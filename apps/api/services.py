@@ -8,12 +8,12 @@ import secrets
 import uuid
 from datetime import datetime, timedelta
 
-from django.contrib.auth.models import User
+from django.contrib.auth.models import AbstractBaseUser, AnonymousUser, User
 from django.db.models import Q
 
 from apps.api.models import ApiToken
 from apps.core.errors import InvalidRequest, NotFound
-from apps.core.permissions import Scope
+from apps.core.permissions import SCOPE_PERMISSIONS, Scope
 
 #: In front of every secret, so that scanners for leaked keys and people recognise it.
 MARK = "bmgr"
@@ -51,6 +51,12 @@ def create_token(
         expires_at=expires_at,
     )
     return token, secret
+
+
+def highest_scope(user: AbstractBaseUser | AnonymousUser) -> Scope | None:
+    """Return the highest scope that a token of `user` can make use of, None when there is none."""
+    held = [scope for scope in Scope if user.has_perm(SCOPE_PERMISSIONS[scope])]  # type: ignore[union-attr]
+    return max(held, default=None)
 
 
 def find_token(*, secret: str, now: datetime) -> ApiToken | None:

@@ -33,7 +33,7 @@ from apps.clusters.qdrant import (
     recover_snapshot,
     upload_snapshot,
 )
-from apps.core.errors import BackupmgrError
+from apps.core.errors import BackupmgrError, NotFound
 from apps.core.text import format_rate, format_size, plural
 from apps.storage.services import open_store
 from apps.storage.stores import Store
@@ -248,14 +248,15 @@ class _Restorer:
             return False
         try:
             recover_snapshot(self._endpoint, self._plan.collection, part.shard_id, url, part.sha256, self._run.abort)
-        except QdrantError as error:
-            if error.status is None or (isinstance(error, QdrantDenied) and error.status == 401):
+        except (QdrantError, NotFound) as error:
+            status = error.status if isinstance(error, QdrantError) else error.http_status
+            if status is None or (isinstance(error, QdrantDenied) and status == 401):
                 raise
             # The node cannot reach the storage, or is not allowed to pull. Its words would show the signed
             # address: they stay out of the story.
             self._pull_refused = True
             self._run.warn(
-                f"Qdrant could not fetch shard {part.shard_id} from the storage by itself (answer {error.status}); "
+                f"Qdrant could not fetch shard {part.shard_id} from the storage by itself (answer {status}); "
                 f"sending it instead."
             )
             return False

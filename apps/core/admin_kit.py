@@ -14,6 +14,7 @@ from django.db.models import Model, QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
+from django.utils.text import capfirst
 from unfold.admin import ModelAdmin
 
 from apps.core.permissions import SCOPE_PERMISSIONS, Scope
@@ -71,7 +72,7 @@ class ConsoleAdmin(ModelAdmin):
         return reverse(f"admin:{self.opts.app_label}_{self.opts.model_name}_change", args=[obj.pk])
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
-        context = {"title": str(self.opts.verbose_name_plural).capitalize(), "subtitle": None}
+        context = {"title": capfirst(str(self.opts.verbose_name_plural)), "subtitle": None}
         response = super().changelist_view(request, context | (extra_context or {}))
         shown = getattr(response, "context_data", None)
         if shown is not None and "cl" in shown:
@@ -112,7 +113,7 @@ class ConsoleAdmin(ModelAdmin):
         return HttpResponseRedirect(self.object_url(obj) if self.has_view_permission(request, obj) else self.list_url)
 
     def crumbs(self) -> list[Crumb]:
-        return [(str(self.opts.verbose_name_plural).capitalize(), self.list_url)]
+        return [(capfirst(str(self.opts.verbose_name_plural)), self.list_url)]
 
     def object_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         """The rows that `find` looks in, with what an object's page needs of other tables."""

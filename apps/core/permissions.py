@@ -43,6 +43,8 @@ _VIEW = [
     "jobs.view_job",
     "jobs.view_jobevent",
 ]
+#: One's own tokens; everybody's for those who administer (apps/api/admin.py).
+_OWN_TOKENS = ["api.view_apitoken", "api.add_apitoken", "api.change_apitoken"]
 _OPERATE = ["jobs.operate_job", "jobs.restore_job"]
 _ADMINISTER = [
     "clusters.add_cluster",
@@ -54,9 +56,9 @@ _ADMINISTER = [
     "backups.delete_backup",
 ]
 GROUP_PERMISSIONS: dict[str, list[str]] = {
-    GROUP_VIEWER: _VIEW,
-    GROUP_OPERATOR: _VIEW + _OPERATE,
-    GROUP_ADMINISTRATOR: _VIEW + _OPERATE + _ADMINISTER,
+    GROUP_VIEWER: _VIEW + _OWN_TOKENS,
+    GROUP_OPERATOR: _VIEW + _OWN_TOKENS + _OPERATE,
+    GROUP_ADMINISTRATOR: _VIEW + _OWN_TOKENS + _OPERATE + _ADMINISTER,
 }
 
 #: The Django permission that stands for each scope when the caller is a signed-in person.

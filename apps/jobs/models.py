@@ -13,6 +13,7 @@ from django.db.models import Q
 from apps.backups.models import Backup
 from apps.clusters.models import Cluster
 from apps.core.models import UuidModel
+from apps.jobs.operations import NodeOperation as NodeOperation  # Django finds models here
 from apps.jobs.states import ACTIVE, ENDED, RETRYABLE, JobStatus, JobType, may_follow
 from apps.storage.models import StorageConfig
 

@@ -19,6 +19,7 @@ from django_q.models import OrmQ
 from apps.backups.traces import Traces, leave_behind, retry_leftovers
 from apps.jobs.events import record
 from apps.jobs.models import EventLevel, Job
+from apps.jobs.operations import look_after_operations
 from apps.jobs.services import poke
 from apps.jobs.states import JobStatus
 
@@ -35,6 +36,7 @@ def tick(*, worker: str, now: datetime) -> None:
     take_back_lost(Job.objects.lost(now).values_list("pk", flat=True), now=now)
     take_back_lost(_orphans_of(worker), now=now)
     wake(now=now)
+    look_after_operations(now=now)
 
 
 def clean_leftovers(*, now: datetime) -> int:

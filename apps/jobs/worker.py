@@ -34,6 +34,7 @@ from django.utils import timezone
 
 from apps.jobs import drain
 from apps.jobs.models import Job, Worker
+from apps.jobs.operations import runs_operations
 from apps.jobs.runner import WORKER_ENV
 from apps.jobs.states import JobStatus
 from apps.jobs.tick import clean_leftovers, tick
@@ -143,7 +144,7 @@ class Supervisor:
         if now - self._queue_started_at < patience:
             return False
         running = Job.objects.filter(status=JobStatus.RUNNING)
-        if running.filter(worker=self.id).exists():
+        if running.filter(worker=self.id).exists() or runs_operations(self.id):
             return False  # restarting would kill them; the free processes' share is taken by other workers meanwhile
         busy = running.filter(
             subject_cluster=OuterRef("subject_cluster"), subject_collection=OuterRef("subject_collection")

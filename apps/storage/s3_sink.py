@@ -19,8 +19,10 @@ from apps.storage.s3_errors import FAILURES, code_of, is_refused_option, is_take
 from apps.storage.stores import StoredObject
 
 MIB = 1024 * 1024
-PART_SIZE = 16 * MIB
-CONCURRENCY = 4
+# Six connections of 8 MiB: small parts start and end an upload sooner, more connections bridge the way to a distant
+# server, and there is less of it all in memory, on either side (measured in docs/performance.md).
+PART_SIZE = 8 * MIB
+CONCURRENCY = 6
 # S3 takes 10,000 parts; R2 and Garage want them equal.
 _MOST_PARTS = 9000
 # Memory for buffers, of which the engine keeps concurrency + 2.

@@ -6,9 +6,10 @@ import re
 import ssl
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from django.conf import settings
+
+from apps.core.outbound import AddressRefused, current_policy, host_of, split_url
 
 if TYPE_CHECKING:
     from apps.storage.models import StorageConfig
@@ -82,17 +83,16 @@ def _is_pem(text: str) -> bool:
 
 
 def _endpoint_problem(endpoint: str) -> str | None:
-    try:
-        parts = urlsplit(endpoint)
-        _ = parts.port
-    except ValueError:
-        return "The endpoint is no valid address: write https://host or http://host:port."
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    """Return what is wrong with an endpoint. Its name is not looked up here: every connection to it is checked."""
+    if not endpoint.lower().startswith(("http://", "https://")):
         return "Write the endpoint as https://host or http://host:port."
-    if parts.username or parts.password:
-        return "Leave credentials out of the endpoint; the keys have fields of their own."
-    if parts.query or parts.fragment or any(ord(character) <= 32 for character in endpoint):
-        return "The endpoint must have no query, no fragment and no spaces."
+    try:
+        parts = split_url(endpoint)
+        current_policy().check_host(host_of(parts))
+    except AddressRefused as error:
+        return f"The endpoint cannot be used: {error}"
+    if parts.query or parts.fragment:
+        return "The endpoint must have no query and no fragment."
     return None
 
 

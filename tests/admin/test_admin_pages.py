@@ -17,7 +17,10 @@ from apps.clusters.models import Cluster
 from apps.storage.models import StorageConfig
 from tests.admin.world import DEAD_URL, make_backup, make_job
 
-LISTS = ["clusters_cluster", "storage_storageconfig", "backups_backup", "jobs_job", "auth_user", "auth_group"]
+LISTS = [
+    "clusters_cluster", "storage_storageconfig", "backups_backup", "jobs_job", "api_apitoken", "auth_user",
+    "auth_group",
+]  # fmt: skip
 MARKUP = "<script>alert(1)</script>"
 
 

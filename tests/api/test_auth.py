@@ -165,7 +165,7 @@ def test_tokens_are_made_listed_and_revoked_over_the_api(api: APIClient) -> None
     made = result_of(api.post(f"{V1}/tokens", {"name": "ci", "scope": "OPERATE", "expires_days": 7}, format="json"))
 
     assert client_with(made["token"]).get(f"{V1}/jobs").status_code == 200
-    listed = next(t for t in result_of(api.get(f"{V1}/tokens")) if t["id"] == made["id"])
+    listed = next(t for t in result_of(api.get(f"{V1}/tokens"))["items"] if t["id"] == made["id"])
     assert listed == {k: v for k, v in made.items() if k != "token"} | {"last_used_at": listed["last_used_at"]}
     assert made["scope"] == "operate"
     assert made["token"] not in api.get(f"{V1}/tokens").content.decode()

@@ -161,15 +161,6 @@ def test_download_streams_in_small_pieces(api: APIClient, films: str) -> None:
     assert max(len(chunk) for chunk in response.streaming_content) <= CHUNK_BYTES
 
 
-def test_wait_false_is_accepted_and_unknown_things_are_still_404(
-    api: APIClient, films: str, collections: Collections
-) -> None:
-    assert result_of(api.post(f"{films}/snapshots?wait=FALSE"), 202) is None
-    for path in ("nope/snapshots", "nope/shards/0/snapshots"):
-        assert api.post(f"{V1}/collections/{path}?wait=false").status_code == 404
-    assert api.post(f"{films}/shards/7/snapshots?wait=false").status_code == 404
-
-
 def test_shard_that_does_not_exist_is_404(api: APIClient, films: str) -> None:
     for response in (api.post(f"{films}/shards/7/snapshots"), api.get(f"{films}/shards/7/snapshots")):
         assert response.status_code == 404

@@ -238,6 +238,7 @@ def test_older_nodes_tell_the_vectors_and_strict_ones_do_not_count(api: APIClien
 
 def recorded(fake: HTTPServer, status: int = 200, answer: Any = None) -> list[Any]:
     """Have the node answer recoveries; return the list into which their bodies go."""
+    fake.expect_request("/").respond_with_json({"title": "qdrant - vector search engine", "version": "1.18.3"})
     bodies: list[Any] = []
 
     def handle(request: Request) -> Response:
@@ -254,14 +255,14 @@ RECOVER = f"{V1}/collections/c/snapshots/recover"
 
 def test_recover_sends_the_defaults_and_the_key_to_the_source_only(api: APIClient, fake: HTTPServer) -> None:
     bodies = recorded(fake)
-    location = "https://elsewhere/x.snapshot?token=1"
+    location = "https://203.0.113.7/x.snapshot?token=1"
 
     result_of(api.post(RECOVER, {"location": location, "api_key": "source-key"}, format="json"))
-    result_of(api.post(f"{RECOVER}?wait=false", {"location": "file:///qdrant/snapshots/x"}, format="json"), 202)
+    result_of(api.post(RECOVER, {"location": "file:///qdrant/snapshots/x"}, format="json"))
 
     assert bodies == [
         ({"wait": "true"}, {"location": location, "priority": "snapshot", "api_key": "source-key"}, "canary-key"),
-        ({"wait": "false"}, {"location": "file:///qdrant/snapshots/x", "priority": "snapshot"}, "canary-key"),
+        ({"wait": "true"}, {"location": "file:///qdrant/snapshots/x", "priority": "snapshot"}, "canary-key"),
     ]
 
 

@@ -238,7 +238,7 @@ def test_a_tripped_abort_ends_an_upload_in_the_middle_of_a_part(store: S3Store, 
 
 def test_a_slow_line_is_not_taken_for_a_dead_one(s3_config: StorageConfig) -> None:
     """A part takes longer than every time-out here; botocore would give it no longer than one of them."""
-    with Proxy(s3_config.s3_endpoint, up_bytes_per_second=5 * MIB) as proxy:
+    with Proxy(s3_config.s3_endpoint, up_bytes_per_second=3 * MIB) as proxy:
         s3_config.s3_endpoint = proxy.endpoint
         slow = open_store(s3_config, patience=Patience(connect_seconds=1, read_seconds=2, attempts=1))
         sink = slow.sink("a/b", PART_SIZE + 1, Abort())

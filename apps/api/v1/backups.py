@@ -24,7 +24,7 @@ from apps.api.permissions import caller
 from apps.api.schema import TRUE, operation
 from apps.api.v1.jobs import JobSerializer
 from apps.api.v1.lookup import BackupNotFound, find_cluster, find_storage
-from apps.api.v1.paging import PageQuery, read_page
+from apps.api.v1.paging import PageQuery, PageSerializer, read_page
 from apps.api.views import ApiView
 from apps.backups.models import Backup, BackupStatus, Part
 from apps.core.permissions import Scope
@@ -82,13 +82,10 @@ class BackupDetailSerializer(BackupSerializer):
     manifest = ObjectField()
 
 
-class BackupPageSerializer(serializers.Serializer[Any]):
+class BackupPageSerializer(PageSerializer):
     """A page of backups."""
 
     items = BackupSerializer(many=True)
-    total = serializers.IntegerField(min_value=0)
-    page = serializers.IntegerField(min_value=1)
-    limit = serializers.IntegerField(min_value=1, max_value=100)
 
 
 class BackupQuery(PageQuery):

@@ -6,13 +6,13 @@ from functools import partial
 from typing import Any
 
 from django.utils import timezone
-from drf_spectacular.utils import OpenApiExample
 from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from apps.api.envelope import BareResponse
 from apps.api.fields import (
+    MAX_ID,
     MAX_INTEGER,
     FlagField,
     IntegerField,
@@ -27,7 +27,7 @@ from apps.api.idempotency import create_once
 from apps.api.permissions import caller, require
 from apps.api.schema import operation
 from apps.api.v1.lookup import find_backup, find_cluster, find_storage
-from apps.api.v1.paging import PageQuery, read_page
+from apps.api.v1.paging import PageQuery, PageSerializer, read_page
 from apps.api.views import ApiView
 from apps.core.permissions import Scope
 from apps.jobs.models import Job, JobEvent
@@ -80,13 +80,10 @@ class JobSerializer(serializers.Serializer[Any]):
         return job.error or None
 
 
-class JobPageSerializer(serializers.Serializer[Any]):
+class JobPageSerializer(PageSerializer):
     """A page of jobs. The one answer without the envelope."""
 
     items = JobSerializer(many=True)
-    total = serializers.IntegerField(min_value=0)
-    page = serializers.IntegerField(min_value=1)
-    limit = serializers.IntegerField(min_value=1, max_value=100)
 
 
 class JobQuery(PageQuery):
@@ -116,29 +113,24 @@ class JobCreateSerializer(serializers.Serializer[Any]):
     restore_aliases = FlagField(required=False, default=False, help_text="Restores: whether aliases come back too")
 
 
+class JobEventQuery(serializers.Serializer[Any]):
+    """Which part of the story."""
+
+    after = serializers.IntegerField(
+        required=False, min_value=0, max_value=MAX_ID, default=0, help_text="Only events with a larger id"
+    )
+    limit = serializers.IntegerField(required=False, min_value=1, max_value=1000, default=500)
+
+
 class JobEventSerializer(serializers.Serializer[Any]):
     """A line of a job's story."""
 
+    id = serializers.IntegerField(help_text="Grows; the last one seen, as `after`, asks for what came since")
     at = TimeField()
     attempt = serializers.IntegerField()
     level = serializers.CharField(help_text="info, warning or error")
     message = serializers.CharField()
     data = ObjectField()  # type: ignore[assignment]  # a field named like a property of serializers
-
-
-_EXAMPLES = [
-    OpenApiExample("Back up", {"type": "backup", "collection_name": "films"}, request_only=True),
-    OpenApiExample(
-        "Restore beside the original",
-        {
-            "type": "restore",
-            "collection_name": "films",
-            "snapshot_name": "20260801T020000Z-6f1c2f6e-0000-4000-8000-000000000000",
-            "target_collection": "films-restored",
-        },
-        request_only=True,
-    ),
-]
 
 
 class JobsView(ApiView):
@@ -166,8 +158,7 @@ class JobsView(ApiView):
         tag=TAG,
         body=JobCreateSerializer,
         answer=JobSerializer,
-        headers={"Idempotency-Key": "A repetition with the same key and body returns the job of the first request"},
-        examples=_EXAMPLES,
+        headers={"Idempotency-Key": "A repetition with the same key and body returns the first one's job, for 7 days"},
     )
     def post(self, request: Request) -> Response:
         data = self.body(JobCreateSerializer)
@@ -236,7 +227,14 @@ class JobRetryView(_OneJob):
 class JobEventsView(_OneJob):
     scopes = {"GET": Scope.READ}
 
-    @operation("listJobEvents", "A job's story, oldest first", tag=TAG, answer=JobEventSerializer(many=True))
+    @operation(
+        "listJobEvents",
+        "A job's story, oldest first",
+        tag=TAG,
+        query=[JobEventQuery],
+        answer=JobEventSerializer(many=True),
+    )
     def get(self, request: Request, id: str) -> Response:  # noqa: A002
-        events = JobEvent.objects.filter(job=self.job()).order_by("id")
+        query = self.query(JobEventQuery)
+        events = JobEvent.objects.filter(job=self.job(), id__gt=query["after"]).order_by("id")[: query["limit"]]
         return Response(JobEventSerializer(events, many=True).data)

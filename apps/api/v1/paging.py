@@ -24,6 +24,14 @@ class PageQuery(serializers.Serializer[Any]):
     created_before = TimeField(required=False, help_text="Before this time")
 
 
+class PageSerializer(serializers.Serializer[Any]):
+    """A page; subclasses add `items`."""
+
+    total = serializers.IntegerField(min_value=0, help_text="Rows on all pages")
+    page = serializers.IntegerField(min_value=1)
+    limit = serializers.IntegerField(min_value=1, max_value=100)
+
+
 def read_page(rows: QuerySet[_Row], query: dict[str, Any]) -> dict[str, Any]:
     """Return {"items", "total", "page", "limit"} of the rows, in three database queries.
 

@@ -42,7 +42,9 @@ class WaitQuery(NodeQuery):
     """Whether to wait for the end of the work."""
 
     wait = serializers.BooleanField(
-        required=False, default=True, help_text="false: answered 202 at once, and the node works on by itself"
+        required=False,
+        default=True,
+        help_text="false: 202 at once; GET /operations/{operation_id} tells the outcome",
     )
 
 
@@ -81,21 +83,7 @@ class QdrantView(ApiView):
 
     def snapshot_endpoint(self) -> Endpoint:
         """Return how to reach the node whose snapshots are meant (`NodeQuery`). Raises: BackupmgrErrors."""
-        cluster = self.cluster()
-        peer = self.query(NodeQuery).get("node")
-        if peer is not None:
-            return endpoint_at(cluster, peer)
-        first, shard_id = endpoint_of(cluster), self.shard_id
-        if shard_id is None or not cluster.nodes:
-            return first
-        with QdrantNode(first) as node:
-            placement = node.placement(self.collection)
-        if any(shard.shard_id == shard_id and shard.state == ACTIVE for shard in placement.local_shards):
-            return first
-        for shard in placement.remote_shards:
-            if shard.shard_id == shard_id and shard.state == ACTIVE and str(shard.peer_id) in cluster.nodes:
-                return endpoint_at(cluster, str(shard.peer_id))
-        return first  # which explains what is wrong with the shard
+        return choose_endpoint(self.cluster(), self.collection, self.shard_id, self.query(NodeQuery).get("node"))
 
     @staticmethod
     def quoted(name: str) -> str:
@@ -152,6 +140,26 @@ def endpoint_of(cluster: Cluster) -> Endpoint:
     except (TypeError, ValueError) as error:  # TypeError: a CA that is not ASCII
         raise Unprocessable(f"The cluster {cluster.name!r} cannot be reached: {error}") from error
     return endpoint
+
+
+def choose_endpoint(cluster: Cluster, collection: str, shard_id: int | None, peer: str | None) -> Endpoint:
+    """Return how to reach the node whose snapshots are meant: the named peer, or the first with an Active replica.
+
+    Raises: BackupmgrErrors.
+    """
+    if peer is not None:
+        return endpoint_at(cluster, peer)
+    first = endpoint_of(cluster)
+    if shard_id is None or not cluster.nodes:
+        return first
+    with QdrantNode(first) as node:
+        placement = node.placement(collection)
+    if any(shard.shard_id == shard_id and shard.state == ACTIVE for shard in placement.local_shards):
+        return first
+    for shard in placement.remote_shards:
+        if shard.shard_id == shard_id and shard.state == ACTIVE and str(shard.peer_id) in cluster.nodes:
+            return endpoint_at(cluster, str(shard.peer_id))
+    return first  # which explains what is wrong with the shard
 
 
 def endpoint_at(cluster: Cluster, peer: str) -> Endpoint:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any, ClassVar
 
 from django.http import HttpResponseBase
+from django.utils import timezone
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiResponse
 from rest_framework import serializers
@@ -13,22 +15,19 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from apps.api.envelope import AnyAccept
+from apps.api.exceptions import API_PREFIX
 from apps.api.fields import EnumField, TextField
-from apps.api.schema import ACCEPTED, TRUE, operation
+from apps.api.permissions import caller
+from apps.api.schema import TRUE, operation
 from apps.api.v1.download import download
 from apps.api.v1.locations import resolve
 from apps.api.v1.passthrough import NodeQuery, QdrantView, WaitQuery, passed_on
-from apps.clusters.qdrant import (
-    QdrantDenied,
-    QdrantError,
-    QdrantNode,
-    SnapshotDescription,
-    check_snapshot_possible,
-    create_snapshot,
-)
+from apps.api.v1.recovery import recover
+from apps.clusters.qdrant import SnapshotDescription, check_snapshot_possible, create_snapshot
 from apps.core.abort import Abort
 from apps.core.errors import Unprocessable
 from apps.core.permissions import Scope
+from apps.jobs.operations import NodeOperation, OperationKind, start_operation
 
 TAG = "snapshots"
 SHARD_TAG = "shard snapshots"
@@ -62,14 +61,39 @@ class SnapshotRecoverSerializer(serializers.Serializer[Any]):
         return checksum.lower()
 
 
-class _SnapshotsView(QdrantView):
+class AcceptedSerializer(serializers.Serializer[Any]):
+    """Where to look for the outcome: GET /operations/{operation_id}, which the header Location names too."""
+
+    operation_id = serializers.CharField()
+
+
+class _TrackingView(QdrantView):
+    """Base of what `wait=false` leaves to a worker."""
+
+    def accept(self, kind: OperationKind, *, snapshot_name: str = "", body: str = "") -> Response:
+        """Leave the work to a worker, and answer where to look for its outcome."""
+        asked = NodeOperation(
+            kind=kind,
+            cluster=self.cluster(),
+            node=self.query(NodeQuery).get("node", ""),
+            collection_name=self.collection,
+            shard_id=self.shard_id,
+            snapshot_name=snapshot_name,
+            body=body,
+        )
+        started = start_operation(operation=asked, now=timezone.now(), user=caller(self.request))
+        where = f"{API_PREFIX}/operations/{started.pk}"
+        return Response({"operation_id": str(started.pk)}, status=202, headers={"Location": where})
+
+
+class _SnapshotsView(_TrackingView):
     """List and create; with and without a shard."""
 
     scopes = {"GET": Scope.READ, "POST": Scope.OPERATE}
 
     def list(self) -> Response:
         with self.snapshot_node() as node:
-            return Response([_shown(each) for each in node.snapshots(self.collection, self.shard_id)])
+            return Response([shown_snapshot(each) for each in node.snapshots(self.collection, self.shard_id)])
 
     def create(self) -> Response:
         wait = self.query(WaitQuery)["wait"]
@@ -80,14 +104,12 @@ class _SnapshotsView(QdrantView):
         with self.snapshot_node() as node:
             if wait:
                 made = create_snapshot(node.endpoint, self.collection, self.shard_id, Abort())
-                return Response(_shown(made))
-            # A node answers 202 even when the collection or the shard does not exist.
-            node.snapshots(self.collection, self.shard_id)
-            node.call("POST", _path(self), params={"wait": "false"})
-        return Response(None, status=202)
+                return Response(shown_snapshot(made))
+            node.snapshots(self.collection, self.shard_id)  # what does not exist is said at once
+        return self.accept(OperationKind.CREATE)
 
 
-class _SnapshotView(QdrantView):
+class _SnapshotView(_TrackingView):
     """Download and delete; with and without a shard."""
 
     scopes = {"GET": Scope.READ, "DELETE": Scope.OPERATE}
@@ -104,15 +126,15 @@ class _SnapshotView(QdrantView):
         wait = self.query(WaitQuery)["wait"]
         name = self.snapshot_name
         with self.snapshot_node() as node:
-            if not wait and all(each.name != name for each in node.snapshots(self.collection, self.shard_id)):
-                wait = True  # a node answers 202 for what is not there; waiting, it says so
-            params = {"wait": "true" if wait else "false"}
+            # For what is not there, the node's own refusal is the answer, whatever `wait` says.
+            if not wait and any(each.name == name for each in node.snapshots(self.collection, self.shard_id)):
+                return self.accept(OperationKind.DELETE, snapshot_name=name)
             path = f"{_path(self)}/{QdrantView.quoted(name)}"
-            node.call("DELETE", path, params=params, timeout_seconds=_DELETE_SECONDS)
-        return Response(True, status=200 if wait else 202)
+            node.call("DELETE", path, params={"wait": "true"}, timeout_seconds=_DELETE_SECONDS)
+        return Response(True)
 
 
-class _RecoverView(QdrantView):
+class _RecoverView(_TrackingView):
     """Recover; with and without a shard."""
 
     scopes = {"POST": Scope.RESTORE}
@@ -121,33 +143,17 @@ class _RecoverView(QdrantView):
         wait = self.query(WaitQuery)["wait"]
         data = self.body(SnapshotRecoverSerializer)
         source = resolve(data["location"])
-        body = {"location": source.url, "priority": data["priority"]}
-        if "checksum" in data:
-            body["checksum"] = data["checksum"]
-        if "api_key" in data and not source.is_presigned:
-            body["api_key"] = data["api_key"]
-        with self.snapshot_node() as node:
-            try:
-                self._send(node, body, wait=wait)
-            except QdrantError as error:
-                raise source.without_secrets(error) from None
-        return Response(True, status=200 if wait else 202)
-
-    def _send(self, node: QdrantNode, body: dict[str, str], *, wait: bool) -> None:
-        try:
-            node.call(
-                "PUT",
-                f"{_path(self)}/recover",
-                params={"wait": "true" if wait else "false"},
-                json=body,
-                timeout_seconds=node.endpoint.snapshot_timeout_seconds,
-            )
-        except QdrantDenied as error:
-            if error.status == 403 and body["location"].startswith("file:"):
-                raise Unprocessable(f"The node may not read that file: {error}") from error
-            raise
+        with passed_on():
+            endpoint = self.snapshot_endpoint()
+        if not wait:
+            return self.accept(OperationKind.RECOVER, body=json.dumps(data))
+        recover(endpoint, self.collection, self.shard_id, source, data)
+        return Response(True)
 
 
+_ACCEPTED: dict[Any, Any] = {
+    202: OpenApiResponse(AcceptedSerializer, description="A worker does it; Location names where its outcome stands")
+}
 _FILE = OpenApiResponse(OpenApiTypes.BINARY, description="The snapshot file, with Content-Length and ETag")
 _PART_OF_FILE = OpenApiResponse(OpenApiTypes.BINARY, description="The range that was asked for")
 _UNCHANGED = OpenApiResponse(description="The file is the one that If-None-Match names")
@@ -176,7 +182,7 @@ class SnapshotsView(_SnapshotsView):
         tag=TAG,
         query=[WaitQuery],
         answer=SnapshotDescriptionSerializer,
-        also={202: ACCEPTED},
+        also=_ACCEPTED,
     )
     def post(self, request: Request, name: str) -> Response:
         return self.create()
@@ -187,7 +193,7 @@ class SnapshotView(_SnapshotView):
     def get(self, request: Request, name: str, snapshotName: str) -> HttpResponseBase:
         return self.stream(request)
 
-    @operation("deleteSnapshot", "Delete a snapshot", tag=TAG, query=[WaitQuery], answer=TRUE, also={202: TRUE})
+    @operation("deleteSnapshot", "Delete a snapshot", tag=TAG, query=[WaitQuery], answer=TRUE, also=_ACCEPTED)
     def delete(self, request: Request, name: str, snapshotName: str) -> Response:
         return self.remove()
 
@@ -200,7 +206,7 @@ class RecoverView(_RecoverView):
         query=[WaitQuery],
         body=SnapshotRecoverSerializer,
         answer=TRUE,
-        also={202: TRUE},
+        also=_ACCEPTED,
     )
     def post(self, request: Request, name: str) -> Response:
         return self.recover()
@@ -222,7 +228,7 @@ class ShardSnapshotsView(_SnapshotsView):
         "Make a snapshot of a shard on the node",
         query=[WaitQuery],
         answer=SnapshotDescriptionSerializer,
-        also={202: ACCEPTED},
+        also=_ACCEPTED,
         **_SHARD,
     )
     def post(self, request: Request, name: str, shardId: str) -> Response:
@@ -234,7 +240,7 @@ class ShardSnapshotView(_SnapshotView):
     def get(self, request: Request, name: str, shardId: str, snapshotName: str) -> HttpResponseBase:
         return self.stream(request)
 
-    @operation("deleteShardSnapshot", "Delete a snapshot", query=[WaitQuery], answer=TRUE, also={202: TRUE}, **_SHARD)
+    @operation("deleteShardSnapshot", "Delete a snapshot", query=[WaitQuery], answer=TRUE, also=_ACCEPTED, **_SHARD)
     def delete(self, request: Request, name: str, shardId: str, snapshotName: str) -> Response:
         return self.remove()
 
@@ -246,7 +252,7 @@ class ShardRecoverView(_RecoverView):
         query=[WaitQuery],
         body=SnapshotRecoverSerializer,
         answer=TRUE,
-        also={202: TRUE},
+        also=_ACCEPTED,
         **_SHARD,
     )
     def post(self, request: Request, name: str, shardId: str) -> Response:
@@ -259,7 +265,8 @@ def _path(view: QdrantView) -> str:
     return view.collection_path(view.collection, f"{shard}snapshots")
 
 
-def _shown(snapshot: SnapshotDescription) -> dict[str, Any]:
+def shown_snapshot(snapshot: SnapshotDescription) -> dict[str, Any]:
+    """Return a snapshot as the contract describes it."""
     created = snapshot.creation_time
     # Qdrant writes UTC without saying so.
     if created is not None and not re.search(r"(Z|[+-]\d\d:?\d\d)$", created):

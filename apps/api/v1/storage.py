@@ -6,7 +6,7 @@ from typing import Any
 
 from django.core.exceptions import ValidationError
 from drf_spectacular.types import OpenApiTypes
-from drf_spectacular.utils import OpenApiExample, extend_schema_field
+from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -88,24 +88,6 @@ class StorageTestSerializer(serializers.Serializer[Any]):
     message = serializers.CharField()
 
 
-_EXAMPLES = [
-    OpenApiExample("Folder", {"name": "nas", "type": "local", "path": "/srv/backups"}, request_only=True),
-    OpenApiExample(
-        "S3",
-        {
-            "name": "offsite",
-            "type": "s3",
-            "s3_endpoint": "https://s3.eu-central-1.amazonaws.com",
-            "s3_bucket": "qdrant-backups",
-            "s3_region": "eu-central-1",
-            "s3_access_key": "AKIAIOSFODNN7EXAMPLE",
-            "s3_secret_key": "…",
-        },
-        request_only=True,
-    ),
-]
-
-
 class StorageConfigsView(ApiView):
     scopes = {"GET": Scope.READ, "POST": Scope.ADMINISTER}
 
@@ -120,7 +102,6 @@ class StorageConfigsView(ApiView):
         tag=TAG,
         body=StorageConfigCreateSerializer,
         answer=StorageConfigSerializer,
-        examples=_EXAMPLES,
     )
     def post(self, request: Request) -> Response:
         storage = create_storage(data=self.body(StorageConfigCreateSerializer), user=caller(request))
@@ -164,7 +145,6 @@ class StorageTestView(ApiView):
         tag=TAG,
         body=StorageConfigCreateSerializer,
         answer=StorageTestSerializer,
-        examples=_EXAMPLES,
     )
     def post(self, request: Request) -> Response:
         config = StorageConfig(**self.body(StorageConfigCreateSerializer))

@@ -15,6 +15,7 @@ from apps.api.models import ApiToken
 from apps.api.permissions import caller
 from apps.api.schema import TRUE, operation
 from apps.api.services import create_token, revoke_token
+from apps.api.v1.paging import PageQuery, PageSerializer, read_page
 from apps.api.views import ApiView
 from apps.core.permissions import Scope
 
@@ -49,13 +50,19 @@ class TokenCreateSerializer(serializers.Serializer[Any]):
     expires_days = IntegerField(required=False, min_value=1, max_value=36500, help_text="Never when left out")
 
 
+class TokenPageSerializer(PageSerializer):
+    """A page of tokens."""
+
+    items = TokenSerializer(many=True)
+
+
 class TokensView(ApiView):
     scopes = {"GET": Scope.ADMINISTER, "POST": Scope.ADMINISTER}
 
-    @operation("listTokens", "Everybody's tokens", tag=TAG, answer=TokenSerializer(many=True))
+    @operation("listTokens", "Everybody's tokens, newest first", tag=TAG, query=[PageQuery], answer=TokenPageSerializer)
     def get(self, request: Request) -> Response:
-        tokens = ApiToken.objects.select_related("user").order_by("-created_at", "id")
-        return Response(TokenSerializer(tokens, many=True).data)
+        rows = ApiToken.objects.select_related("user")
+        return Response(TokenPageSerializer(read_page(rows, self.query(PageQuery))).data)
 
     @operation(
         "createToken",

@@ -1,0 +1,304 @@
+"""Examples for the schema and for docs/api.md: what is sent, and what comes back as `result`, for each operation.
+
+A test holds every one of them against the schema.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+_AT = "2026-08-01T02:00:00Z"
+_SHA = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
+_CLUSTER = "2f1b6c1e-6f0e-4d0b-9a53-0d8c2b8f4a11"
+_STORAGE = "8d0a4f6c-3d5e-4a0c-8f77-5f2b7f1f6c22"
+_JOB = "6f1c2f6e-8c1d-4b6e-9d7a-3e5a4c2b1d33"
+_BACKUP = "b7e9d2a4-1c3f-4e5d-8a6b-7c8d9e0f1a44"
+_SNAPSHOT = f"20260801T020000Z-{_JOB}"
+_ON_NODE = "films-shard-0-2026-08-01-02-00-00.snapshot"
+
+_JOB_DONE: dict[str, Any] = {
+    "id": _JOB,
+    "type": "backup",
+    "status": "completed",
+    "cluster": "main",
+    "collection_name": "films",
+    "shard_id": None,
+    "snapshot_name": _SNAPSHOT,
+    "storage_id": _STORAGE,
+    "backup_id": _BACKUP,
+    "target_cluster": None,
+    "target_collection": None,
+    "overwrite": False,
+    "restore_aliases": False,
+    "progress": 100,
+    "phase": "",
+    "bytes_done": 27472896,
+    "bytes_total": 27472896,
+    "rate_bytes_per_second": None,
+    "eta_seconds": None,
+    "attempt": 1,
+    "cancel_requested": False,
+    "error": None,
+    "metadata": {"ticket": "OPS-7"},
+    "created_at": _AT,
+    "started_at": "2026-08-01T02:00:01Z",
+    "completed_at": "2026-08-01T02:00:09Z",
+}
+_JOB_NEW: dict[str, Any] = _JOB_DONE | {
+    "status": "pending",
+    "snapshot_name": None,
+    "backup_id": None,
+    "progress": 0,
+    "bytes_done": 0,
+    "bytes_total": 0,
+    "attempt": 0,
+    "started_at": None,
+    "completed_at": None,
+}
+_JOB_CANCELLED = _JOB_NEW | {"status": "cancelled", "completed_at": "2026-08-01T02:00:05Z"}
+_RESTORE_NEW = _JOB_NEW | {
+    "type": "restore",
+    "snapshot_name": _SNAPSHOT,
+    "backup_id": _BACKUP,
+    "target_cluster": "main",
+    "target_collection": "films-restored",
+    "metadata": {},
+}
+_STORAGE_SHOWN: dict[str, Any] = {
+    "id": _STORAGE,
+    "name": "offsite",
+    "type": "s3",
+    "path": None,
+    "s3_endpoint": "https://s3.eu-central-1.amazonaws.com",
+    "s3_bucket": "qdrant-backups",
+    "s3_region": "eu-central-1",
+    "s3_access_key": "********MPLE",
+    "s3_prefix": "",
+    "s3_addressing_style": "auto",
+    "verify_tls": True,
+    "ca": "",
+    "is_default": True,
+    "created_at": _AT,
+    "updated_at": _AT,
+}
+_FOLDER_BODY = {"name": "nas", "type": "local", "path": "/srv/backups"}
+_S3_BODY = {
+    "name": "offsite",
+    "type": "s3",
+    "s3_endpoint": "https://s3.eu-central-1.amazonaws.com",
+    "s3_bucket": "qdrant-backups",
+    "s3_region": "eu-central-1",
+    "s3_access_key": "AKIAIOSFODNN7EXAMPLE",
+    "s3_secret_key": "the secret key",
+}
+_CLUSTER_SHOWN: dict[str, Any] = {
+    "id": _CLUSTER,
+    "name": "main",
+    "url": "http://qdrant-0:6333",
+    "nodes": {"8744961036220313": "http://qdrant-0:6333", "2190154863091733": "http://qdrant-1:6333"},
+    "has_api_key": True,
+    "verify_tls": True,
+    "ca": "",
+    "is_default": True,
+    "created_at": _AT,
+    "updated_at": _AT,
+}
+_BACKUP_SHOWN: dict[str, Any] = {
+    "id": _BACKUP,
+    "snapshot_name": _SNAPSHOT,
+    "status": "completed",
+    "status_reason": "",
+    "cluster": "main",
+    "cluster_id": _CLUSTER,
+    "collection_name": "films",
+    "shard_id": None,
+    "storage": "offsite",
+    "storage_id": _STORAGE,
+    "path": f"main/films/{_SNAPSHOT}",
+    "size_bytes": 27472896,
+    "points_count": 20000,
+    "shard_count": 1,
+    "qdrant_version": "1.18.3",
+    "manifest_sha256": _SHA,
+    "job_id": _JOB,
+    "started_at": _AT,
+    "created_at": "2026-08-01T02:00:09Z",
+    "checked_at": None,
+    "restored_at": None,
+}
+_PART = {
+    "shard_id": 0,
+    "key": f"main/films/{_SNAPSHOT}/shard-0.snapshot",
+    "size_bytes": 27472896,
+    "sha256": _SHA,
+    "points_count": 20000,
+}
+_TOKEN_SHOWN: dict[str, Any] = {
+    "id": "c4d5e6f7-2a3b-4c5d-8e9f-0a1b2c3d4e55",
+    "name": "nightly-backup",
+    "prefix": "3f9a1c7e5b20",
+    "scope": "operate",
+    "user": "ops",
+    "created_at": _AT,
+    "expires_at": "2027-08-01T02:00:00Z",
+    "last_used_at": None,
+    "revoked_at": None,
+}
+_SNAPSHOT_SHOWN = {"name": _ON_NODE, "creation_time": _AT, "size": 27472896, "checksum": _SHA}
+_RECOVER = {
+    "location": f"s3://offsite/main/films/{_SNAPSHOT}/shard-0.snapshot",
+    "priority": "snapshot",
+    "checksum": _SHA,
+}
+_OPERATION: dict[str, Any] = {
+    "id": "d5e6f7a8-3b4c-4d5e-9f0a-1b2c3d4e5f66",
+    "kind": "create_snapshot",
+    "status": "completed",
+    "cluster": "main",
+    "node": None,
+    "collection_name": "films",
+    "shard_id": 0,
+    "snapshot_name": _ON_NODE,
+    "snapshot": _SNAPSHOT_SHOWN,
+    "error": None,
+    "created_at": _AT,
+    "started_at": _AT,
+    "completed_at": "2026-08-01T02:00:01Z",
+}
+
+
+def _page(*items: Any) -> dict[str, Any]:
+    return {"items": list(items), "total": len(items), "page": 1, "limit": 20}
+
+
+#: operationId → title → body.
+BODIES: dict[str, dict[str, Any]] = {
+    "createJob": {
+        "Back up": {"type": "backup", "collection_name": "films", "metadata": {"ticket": "OPS-7"}},
+        "Restore beside the original": {
+            "type": "restore",
+            "collection_name": "films",
+            "snapshot_name": _SNAPSHOT,
+            "target_collection": "films-restored",
+        },
+    },
+    "createStorageConfig": {"Folder": _FOLDER_BODY, "S3": _S3_BODY},
+    "testStorage": {"Folder": _FOLDER_BODY, "S3": _S3_BODY},
+    "updateStorageConfig": {"Make it the default": {"is_default": True}},
+    "createCluster": {
+        "Standalone": {"name": "main", "url": "http://qdrant:6333"},
+        "Many nodes": {
+            "name": "main",
+            "url": "http://qdrant-0:6333",
+            "api_key": "the cluster's key",
+            "nodes": _CLUSTER_SHOWN["nodes"],
+        },
+    },
+    "updateCluster": {"Another address": {"url": "http://qdrant-1:6333"}},
+    "testCluster": {"Standalone": {"url": "http://qdrant:6333"}},
+    "createToken": {"For a script": {"name": "nightly-backup", "scope": "operate", "expires_days": 365}},
+    "restoreBackup": {"Beside the original": {"target_collection": "films-restored"}},
+    "recoverSnapshot": {
+        "From another node": {
+            "location": "http://qdrant-1:6333/collections/films/snapshots/films.snapshot",
+            "priority": "snapshot",
+            "api_key": "the other node's key",
+        }
+    },
+    "recoverShardSnapshot": {"From a storage": _RECOVER},
+}
+
+#: operationId → `result` (GET /jobs: the whole answer) of a success.
+ANSWERS: dict[str, Any] = {
+    "getClusterStatus": {
+        "status": "green",
+        "peer_id": 8744961036220313,
+        "peers": {"8744961036220313": {"uri": "http://qdrant-0:6335/"}},
+        "raft_info": {
+            "term": 3,
+            "commit": 51,
+            "pending_operations": 0,
+            "leader": 8744961036220313,
+            "role": "Leader",
+            "is_voter": True,
+        },
+        "distributed": True,
+        "problems": [],
+    },
+    "listClusterNodes": [
+        {
+            "peer_id": 8744961036220313,
+            "uri": "http://qdrant-0:6335/",
+            "is_leader": True,
+            "is_voter": True,
+            "collections_count": 1,
+            "shards_count": 2,
+        }
+    ],
+    "listCollections": {"collections": [{"name": "films"}]},
+    "getCollection": {
+        "name": "films",
+        "status": "green",
+        "vectors_count": 20000,
+        "points_count": 20000,
+        "segments_count": 4,
+        "config": {
+            "params": {"shard_number": 1, "replication_factor": 1, "vectors": {"size": 64, "distance": "Cosine"}},
+            "hnsw_config": {"m": 16, "ef_construct": 100},
+            "optimizer_config": {"deleted_threshold": 0.2},
+            "wal_config": {"wal_capacity_mb": 32},
+        },
+        "payload_schema": {"city": {"data_type": "keyword", "points": 20000}},
+    },
+    "getCollectionCluster": {
+        "peer_id": 8744961036220313,
+        "shard_count": 1,
+        "local_shards": [{"shard_id": 0, "points_count": 20000, "state": "Active"}],
+        "remote_shards": [],
+        "shard_transfers": [],
+    },
+    "listSnapshots": [_SNAPSHOT_SHOWN],
+    "createSnapshot": _SNAPSHOT_SHOWN,
+    "deleteSnapshot": True,
+    "recoverSnapshot": True,
+    "listShardSnapshots": [_SNAPSHOT_SHOWN],
+    "createShardSnapshot": _SNAPSHOT_SHOWN,
+    "deleteShardSnapshot": True,
+    "recoverShardSnapshot": True,
+    "listStorageConfigs": [_STORAGE_SHOWN],
+    "createStorageConfig": _STORAGE_SHOWN,
+    "updateStorageConfig": _STORAGE_SHOWN,
+    "deleteStorageConfig": True,
+    "testStorage": {"success": False, "message": "The bucket 'qdrant-backups' does not exist."},
+    "listClusters": [_CLUSTER_SHOWN],
+    "createCluster": _CLUSTER_SHOWN,
+    "getCluster": _CLUSTER_SHOWN,
+    "updateCluster": _CLUSTER_SHOWN,
+    "deleteCluster": True,
+    "testCluster": {
+        "success": True,
+        "message": "Qdrant 1.18.3 answers: standalone, 1 collection.",
+        "version": "1.18.3",
+        "peer_id": None,
+    },
+    "listJobs": _page(_JOB_DONE),
+    "createJob": _JOB_NEW,
+    "getJob": _JOB_DONE,
+    "cancelJob": _JOB_CANCELLED,
+    "retryJob": _JOB_NEW,
+    "listJobEvents": [
+        {"id": 41, "at": _AT, "attempt": 0, "level": "info", "message": "Created by ops.", "data": {}},
+        {"id": 42, "at": _AT, "attempt": 1, "level": "info", "message": "Attempt 1 started.", "data": {}},
+    ],
+    "listBackups": _page(_BACKUP_SHOWN),
+    "getBackup": _BACKUP_SHOWN | {"parts": [_PART], "manifest": {"format": 1}},
+    "deleteBackup": True,
+    "restoreBackup": _RESTORE_NEW,
+    "listOperations": _page(_OPERATION),
+    "getOperation": _OPERATION,
+    "listTokens": _page(_TOKEN_SHOWN),
+    "createToken": _TOKEN_SHOWN | {"token": "bmgr_3f9a1c7e5b20_shown-in-this-answer-and-nowhere-else"},
+    "revokeToken": True,
+}
+#: operationId → `result` of 202.
+ACCEPTED = {"operation_id": _OPERATION["id"]}
