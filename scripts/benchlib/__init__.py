@@ -1,0 +1,1 @@
+"""The parts of scripts/bench: a bed of real servers and data, the contestants, and what came out."""
