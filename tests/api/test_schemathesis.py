@@ -1,0 +1,203 @@
+"""Every operation of the generated schema, with data made from it: no fault of ours, and every answer as described."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import hypothesis
+import pytest
+import schemathesis
+from django.core.signals import request_finished, request_started
+from django.db import close_old_connections
+from hypothesis import HealthCheck, Phase
+from hypothesis import strategies as st
+from schemathesis.checks import not_a_server_error
+from schemathesis.generation import GenerationMode
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_headers_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
+
+from apps.clusters.models import Cluster
+from apps.core.permissions import Scope
+from apps.jobs.operations import NodeOperation, OperationKind, start_operation
+from apps.storage.models import StorageConfig
+from backupmgr.wsgi import application
+from tests.api.conftest import NOW, V1, generated_schema, make_user
+from tests.support import Collections
+
+CHECKS = [
+    not_a_server_error,
+    status_code_conformance,
+    content_type_conformance,
+    response_headers_conformance,
+    response_schema_conformance,
+]
+#: Cases for each operation, half of them valid by the schema and half of them not.
+EXAMPLES = 20
+#: What a request is better without when it is to succeed.
+UNKNOWABLE = ("node", "checksum", "api_key", "created_after", "created_before")
+
+OPERATIONS = sorted(
+    operation["operationId"] for item in generated_schema()["paths"].values() for operation in item.values()
+)
+
+
+@cache
+def described() -> dict[str, Any]:
+    """operationId → the operation, as schemathesis reads it from the running app."""
+    schema = schemathesis.openapi.from_wsgi(f"{V1}/schema", application)
+    found = [result.ok() for result in schema.get_all_operations()]
+    return {operation.definition.raw["operationId"]: operation for operation in found}
+
+
+@pytest.fixture
+def one_connection(db: None) -> Iterator[None]:
+    """Requests to the bare WSGI application share the test's transaction, which they would close at their end."""
+    for signal in (request_started, request_finished):
+        signal.disconnect(close_old_connections)
+    yield
+    for signal in (request_started, request_finished):
+        signal.connect(close_old_connections)
+
+
+@pytest.fixture
+def world(
+    one_connection: None,
+    settings: Any,
+    collections: Collections,
+    cluster: Cluster,
+    storage: StorageConfig,
+    make_job: Callable[..., Any],
+    make_backup: Callable[..., Any],
+) -> World:
+    """A node with a collection and snapshots, and rows of every kind."""
+    from apps.api.services import create_token
+
+    settings.BACKUPMGR_OUTBOUND_ALLOW = ["127.0.0.1"]  # nothing leaves this host
+    settings.BACKUPMGR_QDRANT_TIMEOUT_SECONDS = 5
+    collections.create("films", points=10)
+    made = [
+        collections.call("POST", f"/collections/films{where}/snapshots")["result"]["name"]
+        for where in ("", "/shards/0")
+    ]
+    jobs = [make_job(status=status) for status in ("pending", "failed", "completed")]
+    token, _ = create_token(user=make_user(), name="other", scope=Scope.READ, now=NOW)
+    asked = NodeOperation(kind=OperationKind.CREATE, cluster=cluster, collection_name="films")
+    other = StorageConfig.objects.create(name="other", type="local", path=f"{storage.path}/other")
+    rows = {
+        "jobs": jobs,
+        "backups": [make_backup(), make_backup(shard_id=0)],
+        "tokens": [token],
+        "clusters": [cluster, Cluster.objects.create(name="spare", url=cluster.url)],
+        "storage": [storage, other],
+        "operations": [start_operation(operation=asked, now=NOW)],
+    }
+    ids = {room: [str(row.pk) for row in some] for room, some in rows.items()}
+    return World(
+        paths={"name": ["films"], "shardId": [0]},
+        snapshots={False: made[:1], True: made[1:]},
+        ids=ids,
+        values={
+            "cluster": "main",
+            "target_cluster": "main",
+            "storage": "folder",
+            "storage_id": ids["storage"][0],
+            "backup_id": ids["backups"][0],
+            "collection": "films",
+            "collection_name": "films",
+            "path": f"{storage.path}/new",
+            "url": cluster.url,
+            "nodes": {"1": cluster.url},
+            "s3_endpoint": "http://127.0.0.1:9",
+            "ca": "",
+        },
+    )
+
+
+@dataclass(frozen=True)
+class World:
+    """What is there to be named by requests."""
+
+    #: Path parameter → values of it.
+    paths: dict[str, list[Any]]
+    #: Whether of a shard → names of snapshots.
+    snapshots: dict[bool, list[str]]
+    #: First word of a path → the `id`s below it.
+    ids: dict[str, list[str]]
+    #: Name of a query parameter or of a body's field → a value that makes sense.
+    values: dict[str, Any]
+
+    def names(self, path: str) -> st.SearchStrategy[dict[str, Any]]:
+        """Path parameters of an operation that name what is there."""
+        about_shards = "{shardId}" in path
+        known = {
+            **self.paths,
+            "snapshotName": self.snapshots[about_shards],
+            "id": self.ids.get(path.strip("/").partition("/")[0], []),
+        }
+        return st.fixed_dictionaries({n: st.sampled_from(v) for n, v in known.items() if f"{{{n}}}" in path})
+
+    def sensible(self, given: Any) -> Any:
+        """The same parameters or body, with values that make sense for the names that are in it."""
+        if not isinstance(given, dict):
+            return given
+        changed = {name: self.values.get(name, value) for name, value in given.items() if name not in UNKNOWABLE}
+        if "collection_name" in given and "type" in given:
+            # Of a job's fields most belong to one type only, and together they are refused.
+            kept = {"type", "collection_name", "cluster", "storage_id", "metadata"}
+            return {name: value for name, value in changed.items() if name in kept} | {"type": "backup"}
+        # Half of the storages are folders.
+        return changed | {"type": "local"} if "path" in given and "type" in given else changed
+
+
+@pytest.fixture
+def secret(db: None) -> str:
+    from django.utils import timezone
+
+    from apps.api.services import create_token
+
+    return create_token(user=make_user(superuser=True), name="t", scope=Scope.ADMINISTER, now=timezone.now())[1]
+
+
+@pytest.mark.parametrize("operation_id", OPERATIONS)
+def test_every_answer_is_one_that_the_schema_describes(operation_id: str, world: World, secret: str) -> None:
+    operation = described()[operation_id]
+    ((shard, name),) = [(s, n) for s, (n,) in world.snapshots.items() if s == ("{shardId}" in operation.path)]
+    where = "shards/0/" if shard else ""
+    world.values["location"] = f"{world.values['url']}/collections/films/{where}snapshots/{name}"
+    cases = st.one_of(
+        operation.as_strategy(generation_mode=GenerationMode.POSITIVE),
+        operation.as_strategy(generation_mode=GenerationMode.NEGATIVE),
+    )
+    statuses: list[int] = []
+
+    @hypothesis.settings(
+        max_examples=EXAMPLES,
+        deadline=None,
+        database=None,
+        derandomize=True,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    @hypothesis.given(case=cases, named=world.names(operation.path), sense=st.integers(0, 3))
+    def run(case: Any, named: dict[str, Any], sense: int) -> None:
+        if sense > 0:  # else an id of nothing, a name that cannot be
+            case.path_parameters = {**(case.path_parameters or {}), **named}
+        if sense > 1:
+            case.query, case.body = world.sensible(case.query), world.sensible(case.body)
+        # A header that was made up may be one that carries a key.
+        case.headers = {k: v for k, v in (case.headers or {}).items() if k.lower() not in ("api-key", "authorization")}
+        response = case.call(headers={"api-key": secret})
+        statuses.append(response.status_code)
+        case.validate_response(response, checks=CHECKS)
+
+    run()
+    print(operation_id, sorted(statuses))
+    assert len(statuses) >= EXAMPLES / 2
+    assert any(status < 400 for status in statuses), statuses
