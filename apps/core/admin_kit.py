@@ -9,7 +9,7 @@ from typing import Any
 from django.contrib import messages
 from django.contrib.admin.options import IS_POPUP_VAR
 from django.contrib.auth.base_user import AbstractBaseUser
-from django.core.exceptions import PermissionDenied, ValidationError
+from django.core.exceptions import ImproperlyConfigured, PermissionDenied, ValidationError
 from django.db.models import Model, QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
@@ -232,4 +232,5 @@ class FactAdmin(ConsoleAdmin):
         return self.gone(request) if found is None else HttpResponseRedirect(self.object_url(found))
 
     def detail_view(self, request: HttpRequest, obj: Any) -> HttpResponse:
-        raise NotImplementedError
+        """Render the page of one object. Raises: ImproperlyConfigured where a subclass has none."""
+        raise ImproperlyConfigured(f"{type(self).__name__} renders no detail page.")
