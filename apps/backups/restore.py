@@ -22,7 +22,7 @@ from apps.backups.run import Run
 from apps.backups.traces import CollectionTrace, Traces, clean_up
 from apps.backups.transfer import chunks
 from apps.backups.verify import check_part, read_manifest
-from apps.clusters.models import Cluster
+from apps.clusters.models import Cluster, Purpose
 from apps.clusters.qdrant import (
     ACTIVE,
     Endpoint,
@@ -69,7 +69,7 @@ def restore_backup(order: RestoreOrder, run: Run) -> None:
     store = open_store(order.backup.storage)
     run.phase("planning")
     manifest = read_manifest(order.backup, store)
-    endpoint = order.cluster.endpoint
+    endpoint = order.cluster.endpoint_for(Purpose.RESTORE)
     with QdrantNode(endpoint) as node:
         plan, same_version = _plan(order, manifest, node)
         for warning in plan.warnings:

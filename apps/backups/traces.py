@@ -15,7 +15,7 @@ from typing import Any
 from django.utils import timezone
 
 from apps.backups.models import Backup, Leftover, LeftoverKind
-from apps.clusters.models import Cluster
+from apps.clusters.models import Cluster, Purpose
 from apps.clusters.qdrant import CollectionNotFound, QdrantNode
 from apps.core.errors import BackupmgrError
 from apps.storage.backends import PROBE_PATIENCE
@@ -192,7 +192,9 @@ def remove(trace: Trace) -> bool:
     cluster = Cluster.objects.filter(pk=trace.cluster_id).first()
     if cluster is None:
         return False
-    with QdrantNode(cluster.quick_endpoint(CLEAN_UP_TIMEOUT_SECONDS)) as node:
+    # Only restores make collections, and the key of backups may not be allowed to delete one.
+    purpose = Purpose.RESTORE if isinstance(trace, CollectionTrace) else Purpose.BACKUP
+    with QdrantNode(cluster.quick_endpoint(CLEAN_UP_TIMEOUT_SECONDS, purpose)) as node:
         if isinstance(trace, CollectionTrace):
             return _remove_collection(node, trace)
         return _remove_snapshot(node, trace)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
+from enum import StrEnum
+from typing import Any
 
 from django.conf import settings
 from django.core.exceptions import ValidationError
@@ -15,6 +17,16 @@ from apps.core.crypto import UndecryptableSecret
 from apps.core.fields import EncryptedField
 from apps.core.models import TimestampedModel
 from apps.core.outbound import AddressRefused, current_guard
+
+#: Every address is asked before each job; more than this is a mistake.
+MAX_NODES = 100
+
+
+class Purpose(StrEnum):
+    """What a connection is for: the two may have keys of their own."""
+
+    BACKUP = "backup"
+    RESTORE = "restore"
 
 
 class ClusterQuerySet(models.QuerySet["Cluster"]):
@@ -35,10 +47,16 @@ class Cluster(TimestampedModel):
 
     name = models.CharField(max_length=100, unique=True)
     url = models.CharField("URL", max_length=500, help_text="REST address of a node, for example http://qdrant:6333")
+    other_urls: models.JSONField[Any, Any] = models.JSONField(
+        "other URLs", default=list, blank=True, help_text="REST addresses of the other nodes, of whichever peer"
+    )
     nodes = models.JSONField(
         default=dict, blank=True, help_text="peer id → REST address of that node, for clusters of many nodes"
     )
     api_key = EncryptedField("API key", help_text="Sent as the api-key header; leave empty for a node without keys")
+    restore_api_key = EncryptedField(
+        "API key for restores", help_text="Sent by restores instead of the API key; leave empty to use that for all"
+    )
     verify_tls = models.BooleanField("verify TLS", default=True)
     ca = models.TextField(
         "CA certificate",
@@ -60,11 +78,13 @@ class Cluster(TimestampedModel):
         return self.name
 
     def clean(self) -> None:
-        """Check address, key and CA. Raises: ValidationError by field."""
+        """Check addresses, keys and CA. Raises: ValidationError by field."""
         checks: tuple[tuple[str, Callable[[], object]], ...] = (
-            ("url", lambda: check_node_url(self.url)),
-            ("url", lambda: current_guard(self.url)),
+            ("url", lambda: _check_address(self.url)),
+            ("url", lambda: _check_addresses(self.other_urls)),
+            ("url", lambda: _check_addresses(self.nodes.values())),
             ("api_key", lambda: check_api_key(self.api_key.reveal())),
+            ("api_key", lambda: check_api_key(self.restore_api_key.reveal())),
             ("ca", lambda: Endpoint(url=self.url, ca=self.ca).ssl_context()),
         )
         problems: dict[str, str] = {}
@@ -86,19 +106,56 @@ class Cluster(TimestampedModel):
         super().save(*args, **kwargs)  # type: ignore[arg-type]
 
     @property
+    def addresses(self) -> dict[str, int | None]:
+        """Every REST address, the first one first → the peer that it is registered as, None when nobody has said."""
+        registered = {url.rstrip("/"): int(peer) for peer, url in self.nodes.items()}
+        urls = [self.url, *self.other_urls, *registered]
+        return {url: registered.get(url) for url in dict.fromkeys(url.rstrip("/") for url in urls)}
+
+    @property
     def endpoint(self) -> Endpoint:
-        """How to reach the (only, or first) node. Raises: crypto.UndecryptableSecret; outbound.AddressRefused."""
+        """How to reach the (only, or first) node with the key of backups.
+
+        Raises: crypto.UndecryptableSecret; outbound.AddressRefused.
+        """
+        return self.endpoint_for(Purpose.BACKUP)
+
+    def endpoint_for(self, purpose: Purpose, url: str | None = None) -> Endpoint:
+        """How to reach the node at `url` (None: the first) for backups, or for restores. Raises: as `endpoint`."""
+        address = (url or self.url).rstrip("/")
+        key = self.restore_api_key if purpose == Purpose.RESTORE and self.restore_api_key else self.api_key
         return Endpoint(
-            url=self.url.rstrip("/"),
-            api_key=self.api_key.reveal(),
+            url=address,
+            api_key=key.reveal(),
             verify_tls=self.verify_tls,
             ca=self.ca,
             timeout_seconds=settings.BACKUPMGR_QDRANT_TIMEOUT_SECONDS,
             stall_seconds=settings.BACKUPMGR_STALL_SECONDS,
             snapshot_timeout_seconds=settings.BACKUPMGR_SNAPSHOT_TIMEOUT_SECONDS,
-            guard=current_guard(self.url),
+            guard=current_guard(address),
         )
 
-    def quick_endpoint(self, timeout_seconds: float) -> Endpoint:
-        """The endpoint for calls that somebody waits for. Raises: as `endpoint`."""
-        return replace(self.endpoint, timeout_seconds=timeout_seconds)
+    def quick_endpoint(
+        self, timeout_seconds: float, purpose: Purpose = Purpose.BACKUP, url: str | None = None
+    ) -> Endpoint:
+        """As endpoint_for, for calls that somebody waits for. Raises: as `endpoint`."""
+        return replace(self.endpoint_for(purpose, url), timeout_seconds=timeout_seconds)
+
+
+def _check_addresses(urls: Iterable[str]) -> None:
+    """Check a list of addresses. Raises: ValueError, AddressRefused; the sentence names the address."""
+    found = list(urls)
+    if len(found) > MAX_NODES:
+        raise ValueError(f"A cluster has at most {MAX_NODES} addresses here.")
+    for url in found:
+        try:
+            _check_address(url)
+        except ValueError as error:
+            raise ValueError(f"{url}: {error}") from error
+        except AddressRefused as error:
+            raise AddressRefused(f"{url}: {error}") from error
+
+
+def _check_address(url: str) -> None:
+    check_node_url(url)
+    current_guard(url)

@@ -1,7 +1,8 @@
 """What can go wrong between us and a Qdrant node.
 
 QdrantError
-  QdrantUnreachable     no connection: refused, no such host, TLS
+  QdrantUnreachable     no connection: refused, no such host
+    QdrantTlsRefused    no connection: the two did not agree on TLS
   QdrantTimeout         connected, but no answer in time
   QdrantFault           an answer that is a fault (5xx) or no Qdrant answer at all
   QdrantDenied          401 or 403: the key is missing, wrong or may not do this
@@ -32,6 +33,12 @@ class QdrantUnreachable(QdrantError):
     """No connection to the node."""
 
     http_status = 503
+
+
+class QdrantTlsRefused(QdrantUnreachable):
+    """The node's certificate was not accepted, or it does not speak TLS."""
+
+    transient = False
 
 
 class CaInvalid(QdrantUnreachable, ValueError):

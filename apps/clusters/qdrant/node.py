@@ -22,9 +22,11 @@ from apps.clusters.qdrant.errors import (
     QdrantFault,
     QdrantRejected,
     QdrantTimeout,
+    QdrantTlsRefused,
     QdrantUnreachable,
     SnapshotNotFound,
 )
+from apps.clusters.qdrant.tls import why_refused
 from apps.clusters.qdrant.types import CollectionInfo, NodeInfo, Placement, SnapshotDescription
 
 # Whether certificates are checked is said per cluster, and shown there; a warning per request says it to nobody.
@@ -205,9 +207,7 @@ class QdrantNode:
         except requests.exceptions.Timeout as error:
             raise timed_out(self.endpoint, timeout_seconds or self.endpoint.timeout_seconds) from error
         except requests.exceptions.SSLError as error:
-            raise QdrantUnreachable(
-                f"The TLS certificate of Qdrant at {self.endpoint.url} was not accepted: give the CA that signed it."
-            ) from error
+            raise QdrantTlsRefused(why_refused(self.endpoint.url, error, own_ca=bool(self.endpoint.ca))) from error
         except requests.exceptions.RequestException as error:
             raise unreachable(self.endpoint) from error
 
