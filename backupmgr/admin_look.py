@@ -20,14 +20,18 @@ def _icon(request: HttpRequest) -> str:
     return static("backupmgr/icon.svg")
 
 
-def _styles(request: HttpRequest) -> str:
-    return static("backupmgr/admin.css")
+def _base_style(request: HttpRequest) -> str:
+    return static("backupmgr/base.css")
+
+
+def _pages_style(request: HttpRequest) -> str:
+    return static("backupmgr/pages.css")
 
 
 UNFOLD: dict[str, Any] = {
     "SITE_TITLE": "backupmgr",
     "SITE_HEADER": "backupmgr",
-    "SITE_SUBHEADER": "Qdrant backups, with evidence",
+    "SITE_SUBHEADER": "Qdrant backups",
     "SITE_URL": None,
     "SITE_ICON": _icon,
     "SITE_FAVICONS": [{"rel": "icon", "type": "image/svg+xml", "href": _icon}],
@@ -35,23 +39,8 @@ UNFOLD: dict[str, Any] = {
     "SHOW_VIEW_ON_SITE": False,
     "LOGIN": {"form": "apps.api.sign_in.SignInForm"},
     "DASHBOARD_CALLBACK": "apps.jobs.admin.dashboard.dashboard",
-    "STYLES": [_styles],
-    # Teal. 600 and 700 carry white text, 400 and 500 are text on dark: each was chosen for a contrast of 4.5 or more.
-    "COLORS": {
-        "primary": {
-            "50": "oklch(98.4% .014 180.72)",
-            "100": "oklch(95.3% .051 180.801)",
-            "200": "oklch(91% .096 180.426)",
-            "300": "oklch(85.5% .138 181.071)",
-            "400": "oklch(77.7% .152 181.912)",
-            "500": "oklch(70.4% .14 182.503)",
-            "600": "oklch(52.5% .1 184.2)",
-            "700": "oklch(48% .09 186.391)",
-            "800": "oklch(43.7% .078 188.216)",
-            "900": "oklch(38.6% .063 188.416)",
-            "950": "oklch(27.7% .046 192.524)",
-        },
-    },
+    "STYLES": [_base_style, _pages_style],
+    "GLOBAL_CALLBACK": "apps.jobs.admin.frame.frame",
     "SIDEBAR": {
         "show_search": False,
         "command_search": False,

@@ -131,10 +131,17 @@ class ConsoleAdmin(ModelAdmin):
         except (ValueError, ValidationError):
             return None
 
-    def gone(self, request: HttpRequest) -> HttpResponse:
-        """Lead back to the list, and say why."""
-        messages.warning(request, f"This {self.opts.verbose_name} does not exist: it may have been deleted meanwhile.")
-        return HttpResponseRedirect(self.list_url)
+    def gone(self, request: HttpRequest, what: str = "", ways: list[Crumb] | None = None) -> HttpResponse:
+        """Say with 404 that what was asked for is not (any more), and where to go on: (words, address) each."""
+        plural = capfirst(str(self.opts.verbose_name_plural))
+        return self.page(
+            request,
+            "admin/gone.html",
+            title=f"This {what or self.opts.verbose_name} does not exist",
+            sentences=["It may have been deleted meanwhile, or the address was cut off."],
+            ways=[*(ways or []), (f"All {plural.lower()}", self.list_url), ("Overview", reverse("admin:index"))],
+            status=404,
+        )
 
     def _get_obj_does_not_exist_redirect(self, request: HttpRequest, opts: Any, object_id: str) -> HttpResponse:
         return self.gone(request)

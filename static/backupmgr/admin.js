@@ -40,8 +40,63 @@
     });
   });
 
+  // The menu beside the content: hidden or shown on wide screens, drawn over the page on narrow ones.
+  const root = document.documentElement;
+  const wide = window.matchMedia("(min-width: 80rem)");
+  function toggleMenu(open) {
+    if (wide.matches) {
+      const hidden = root.classList.toggle("bm-menu-hidden");
+      try { localStorage.setItem("backupmgr-menu", hidden ? "hidden" : "shown"); } catch (error) { /* for this page */ }
+      return;
+    }
+    const opened = root.classList.toggle("bm-menu-open", open);
+    const next = opened ? document.querySelector("#nav-sidebar a") : document.querySelector(".bm-banner [data-menu]");
+    if (next) next.focus();
+  }
+
+  // A button that opens a small menu (its id in data-opens), and closes it again.
+  function closeOpened(except) {
+    document.querySelectorAll("[data-opens][aria-expanded=true]").forEach(function (button) {
+      if (button === except) return;
+      button.setAttribute("aria-expanded", "false");
+      document.getElementById(button.dataset.opens).hidden = true;
+    });
+  }
+
+  document.addEventListener("click", function (event) {
+    if (event.target.closest("[data-menu]")) toggleMenu();
+    const opener = event.target.closest("[data-opens]");
+    if (opener) {
+      const open = opener.getAttribute("aria-expanded") !== "true";
+      opener.setAttribute("aria-expanded", String(open));
+      document.getElementById(opener.dataset.opens).hidden = !open;
+    }
+    const inside = event.target.closest(".bm-account");
+    closeOpened(opener || (inside && inside.querySelector("[data-opens]")));
+  });
+
+  // What runs is asked for every two seconds, while somebody looks. The poller says where (hx-trigger "poll").
+  setInterval(function () {
+    const poller = document.querySelector("[hx-get][hx-trigger=poll]");
+    if (poller && document.visibilityState === "visible" && window.htmx) window.htmx.trigger(poller, "poll");
+  }, 2000);
+
   document.addEventListener("keydown", function (event) {
+    const typing = event.target.closest("input, textarea, select, [contenteditable]");
+    const shortcut = !typing && !event.ctrlKey && !event.metaKey && !event.altKey
+      && document.querySelector("[data-shortcut='" + CSS.escape(event.key) + "']");
+    if (shortcut) {
+      event.preventDefault();
+      shortcut.focus();
+      return;
+    }
     if (event.key !== "Escape") return;
+    if (root.classList.contains("bm-menu-open")) toggleMenu(false);
+    const opened = document.querySelector("[data-opens][aria-expanded=true]");
+    if (opened) {
+      closeOpened();
+      opened.focus();
+    }
     document.querySelectorAll(".bm-filters details[open]").forEach(function (menu) {
       menu.open = false;
       menu.querySelector("summary").focus();

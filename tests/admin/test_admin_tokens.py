@@ -137,8 +137,8 @@ def test_others_tokens_are_seen_and_revoked_by_administrators_only(as_: Callable
 
     assert "hidden-one" not in text(operator.get(LIST))
     for page in (reverse("admin:api_apitoken_change", args=[token.pk]), revoke(token)):
-        assert operator.get(page).url == LIST
-    assert operator.post(revoke(token)).url == LIST
+        assert operator.get(page).status_code == 404
+    assert operator.post(revoke(token)).status_code == 404
     token.refresh_from_db()
     assert token.revoked_at is None
 

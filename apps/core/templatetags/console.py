@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Any
 
 from django import template
+from django.contrib.admin.views.main import PAGE_VAR
 from django.utils.safestring import SafeString
+from unfold.paginator import InfinitePaginator
 
 from apps.core import admin_cells, text
 
@@ -45,3 +48,28 @@ def state(word: str, tone: str) -> SafeString:
 @register.filter
 def run_state(status: str) -> SafeString:
     return admin_cells.state_cell(*admin_cells.RUN_STATES[status])
+
+
+@register.simple_tag
+def visible(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The links of the menu that the person may follow."""
+    return [item for item in items if item["has_permission"]]
+
+
+@register.simple_tag
+def endless(changelist: Any) -> bool:
+    """Whether the list is one that nobody counts."""
+    return isinstance(changelist.paginator, InfinitePaginator)
+
+
+@register.simple_tag
+def has_more(changelist: Any) -> bool:
+    if endless(changelist):
+        return len(changelist.result_list) == changelist.paginator.per_page
+    return bool(changelist.page_num < changelist.paginator.num_pages)
+
+
+@register.simple_tag
+def page_of(changelist: Any, step: int) -> str:
+    """The address of the page that many pages on, with the same filters."""
+    return str(changelist.get_query_string({PAGE_VAR: changelist.page_num + step}))

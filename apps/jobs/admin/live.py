@@ -19,6 +19,7 @@ from django.utils.http import url_has_allowed_host_and_scheme, urlencode
 from django.utils.safestring import SafeString
 
 from apps.jobs.admin.cells import job_state, poll_address, progress_cell, row_cells, state_words
+from apps.jobs.admin.frame import running_now
 from apps.jobs.models import Job, JobEvent
 
 STOP_POLLING = 286
@@ -69,7 +70,8 @@ def job_poll_address(job: Job, last_event: int) -> str:
 
 def _answer(news: SafeString, address: str) -> HttpResponse:
     poller = render_to_string("admin/jobs/poller.html", {"poll_address": address})
-    answer = HttpResponse(poller + news, status=200 if address else STOP_POLLING)
+    running = render_to_string("admin/parts/running.html", {"running_now": running_now(), "swap": True})
+    answer = HttpResponse(poller + news + running, status=200 if address else STOP_POLLING)
     answer["Cache-Control"] = "no-store"
     return answer
 
