@@ -10,7 +10,7 @@ from drf_spectacular.plumbing import ResolvedComponent
 from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse, extend_schema
 from rest_framework import serializers
 
-from apps.api.v1.examples import ACCEPTED, ANSWERS, BODIES
+from apps.api.v1.examples import ACCEPTED, ACCEPTED_OPERATION, ANSWERS, BODIES
 
 _Handler = TypeVar("_Handler", bound=Callable[..., Any])
 
@@ -113,7 +113,7 @@ def _examples(operation_id: str, *, accepted: bool) -> list[OpenApiExample]:
     bodies = [OpenApiExample(title, value, request_only=True) for title, value in BODIES.get(operation_id, {}).items()]
     answers = {"200": ANSWERS[operation_id]} if operation_id in ANSWERS else {}
     if accepted:
-        answers["202"] = ACCEPTED
+        answers["202"] = ACCEPTED.get(operation_id, ACCEPTED_OPERATION)
     return bodies + [
         OpenApiExample("Success" if code == "200" else "Accepted", value, response_only=True, status_codes=[code])
         for code, value in answers.items()
@@ -168,5 +168,7 @@ def operation(
     return decorate
 
 
+#: `result: true` or `result: false`.
+WHETHER = OpenApiResponse({"type": "boolean"}, description="Whether it is done")
 #: `result: true`.
 TRUE = OpenApiResponse({"type": "boolean", "enum": [True]}, description="Done")

@@ -14,8 +14,8 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from apps.backups.catalogue import rescan
-from apps.backups.models import Backup, BackupStatus
-from apps.core.admin_cells import BAD, NOTHING, OK, ago, number, state_cell, time_cell
+from apps.backups.models import Backup, BackupStatus, Leftover
+from apps.core.admin_cells import BAD, NOTHING, OFF, OK, ago, number, state_cell, time_cell
 from apps.core.admin_kit import FactAdmin, demand, may
 from apps.core.errors import BackupmgrError
 from apps.core.permissions import Scope
@@ -26,6 +26,7 @@ _STATES = {
     BackupStatus.COMPLETED: ("Complete", OK),
     BackupStatus.DAMAGED: ("Damaged", BAD),
     BackupStatus.MISSING: ("Missing", BAD),
+    BackupStatus.DELETING: ("Being deleted", OFF),
 }
 #: More names than this are no menu any more: there is the search.
 MENU_NAMES = 100
@@ -147,7 +148,8 @@ class BackupAdmin(FactAdmin):
             jobs=obj.jobs.order_by("-created_at", "-id")[:20],
             manifest=json.dumps(obj.manifest, indent=2, ensure_ascii=False, sort_keys=False),
             may_restore=may(request, Scope.RESTORE) and obj.status == BackupStatus.COMPLETED,
-            may_delete=request.user.has_perm("backups.delete_backup"),
+            may_delete=request.user.has_perm("backups.delete_backup") and obj.status != BackupStatus.DELETING,
+            tombstone=Leftover.objects.filter(backup=obj).first(),
         )
 
     def rescan_view(self, request: HttpRequest, storage_id: str) -> HttpResponse:

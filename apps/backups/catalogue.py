@@ -12,8 +12,8 @@ from apps.backups.backup import FinishedBackup, record_backup
 from apps.backups.manifest import Manifest, ManifestInvalid, parse_manifest
 from apps.backups.models import Backup, BackupStatus
 from apps.clusters.models import Cluster
-from apps.core.errors import BackupmgrError
-from apps.storage.keys import MANIFEST_MAX_BYTES, MANIFEST_NAME, manifest_key
+from apps.storage.errors import ObjectMissing
+from apps.storage.keys import MANIFEST_MAX_BYTES, MANIFEST_NAME
 from apps.storage.models import StorageConfig
 from apps.storage.services import open_store
 from apps.storage.stores import Store
@@ -35,7 +35,7 @@ def rescan(storage: StorageConfig, now: datetime) -> RescanResult:
 
     A manifest without a row becomes a backup; a row without a manifest is marked missing, one whose parts are
     gone or have another size damaged. Sizes are compared, bytes are not read.
-    Raises: StorageError when the storage cannot be listed.
+    What is being deleted is left out. Raises: StorageError when the storage cannot be listed or read.
     """
     store = open_store(storage)
     sizes = {stored.key: stored.size_bytes for stored in store.list("")}
@@ -44,34 +44,24 @@ def rescan(storage: StorageConfig, now: datetime) -> RescanResult:
     seen: set[str] = set()
     for key in sorted(sizes):
         folder, _, name = key.rpartition("/")
-        if name != MANIFEST_NAME or not folder:
+        if name != MANIFEST_NAME or not folder or (folder in known and _is_going(known[folder])):
             continue
         try:
             _take(store, storage, folder, key, sizes, known.get(folder), result)
-        except (ManifestInvalid, BackupmgrError) as error:
+        except ObjectMissing:  # deleted since it was listed
+            continue
+        except ManifestInvalid as error:
             result.damaged += 1
             result.problems.append(f"{key}: {error}")
             if folder in known:
                 _mark(known[folder], BackupStatus.DAMAGED, str(error))
         seen.add(folder)
     for path, backup in known.items():
-        if path not in seen:
+        if path not in seen and not _is_going(backup):
             result.missing += 1
             result.problems.append(f"{path}: the manifest is not in the storage any more")
             _mark(backup, BackupStatus.MISSING, "Its manifest is not in the storage any more: it cannot be restored.")
     return result
-
-
-def remove_backup(backup: Backup) -> None:
-    """Remove a backup from its storage, manifest first, and then from the catalogue.
-
-    Raises: StorageError; the backup is then still listed, as missing once its manifest is gone.
-    """
-    store = open_store(backup.storage)
-    store.delete(manifest_key(backup.path))
-    _mark(backup, BackupStatus.MISSING, "It is being deleted.")
-    store.clear(backup.path)
-    backup.delete()
 
 
 def _take(
@@ -98,6 +88,10 @@ def _take(
                 storage=storage,
                 cluster=_cluster_of(manifest),
             )
+        if store.stat(key) is None:
+            # Somebody deleted the backup while it was entered: a row alone would promise what is not there.
+            known.delete()
+            return
         result.added += 1
     result.found += 1
     problem = _missing_part(manifest, folder, sizes)
@@ -107,6 +101,10 @@ def _take(
         result.damaged += 1
         result.problems.append(f"{folder}: {problem}")
         _mark(known, BackupStatus.DAMAGED, problem)
+
+
+def _is_going(backup: Backup) -> bool:
+    return backup.status == BackupStatus.DELETING
 
 
 def _missing_part(manifest: Manifest, folder: str, sizes: dict[str, int]) -> str | None:
@@ -124,4 +122,7 @@ def _cluster_of(manifest: Manifest) -> Cluster | None:
 
 
 def _mark(backup: Backup, status: BackupStatus, reason: str) -> None:
-    Backup.objects.filter(pk=backup.pk).update(status=status, status_reason=reason)
+    """Change what the catalogue says of a backup; one that is being deleted stays that."""
+    Backup.objects.filter(pk=backup.pk).exclude(status=BackupStatus.DELETING).update(
+        status=status, status_reason=reason
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from django.conf import settings
 from django.db import models
 from django.db.models import Q
 
@@ -14,6 +15,7 @@ class BackupStatus(models.TextChoices):
     COMPLETED = "completed", "completed"  # the manifest and every part are in the storage
     DAMAGED = "damaged", "damaged"  # a part or the manifest was found altered
     MISSING = "missing", "missing"  # the manifest was not found in the storage any more
+    DELETING = "deleting", "being deleted"  # for good: a tombstone (Leftover) removes what the storage holds of it
 
 
 class Backup(UuidModel):
@@ -87,17 +89,26 @@ class LeftoverKind(models.TextChoices):
     SNAPSHOT = "snapshot", "snapshot on a node"
     FOLDER = "folder", "files of an unfinished backup"
     COLLECTION = "collection", "half-restored collection"
+    BACKUP = "backup", "backup being deleted"
 
 
 class Leftover(UuidModel):
-    """A tombstone: something of ours that has to go and could not be removed yet. The tick tries again."""
+    """A tombstone: something of ours that has to go and is not gone yet. The tick tries until it is."""
 
     kind = models.CharField(max_length=12, choices=LeftoverKind)
     cluster = models.ForeignKey(Cluster, on_delete=models.CASCADE, null=True, blank=True)
     storage = models.ForeignKey(StorageConfig, on_delete=models.CASCADE, null=True, blank=True)
-    job_id = models.UUIDField()
-    #: What and where: {"collection", "shard_id", "name"} or {"path"}.
+    #: The backup that is being deleted; its row goes last, and the tombstone with it.
+    backup = models.OneToOneField(Backup, on_delete=models.CASCADE, null=True, blank=True, related_name="tombstone")
+    #: The job that made it; null for a backup whose manifest names none.
+    job_id = models.UUIDField(null=True, blank=True)
+    #: What and where: the fields of its trace (traces.py).
     subject = models.JSONField()
+    #: Why it has to go, and who asked for it; empty and null for what jobs leave behind.
+    reason = models.TextField(blank=True, default="")
+    created_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.SET_NULL, null=True, blank=True, related_name="+"
+    )
     tries = models.PositiveIntegerField(default=0)
     last_error = models.TextField(blank=True, default="")
     created_at = models.DateTimeField(auto_now_add=True)

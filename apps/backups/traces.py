@@ -6,6 +6,7 @@ exactly what it made and nothing else. What cannot be removed now becomes a Left
 
 from __future__ import annotations
 
+import logging
 import uuid
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -14,11 +15,13 @@ from typing import Any
 
 from django.utils import timezone
 
+from apps.backups.deletion import BackupTrace, erase, forget
 from apps.backups.models import Backup, Leftover, LeftoverKind
 from apps.clusters.models import Cluster, Purpose
-from apps.clusters.qdrant import CollectionNotFound, QdrantNode
+from apps.clusters.qdrant import CollectionNotFound, QdrantNode, QdrantTimeout, QdrantUnreachable
 from apps.core.errors import BackupmgrError
 from apps.storage.backends import PROBE_PATIENCE
+from apps.storage.errors import BucketMissing, StorageUnreachable
 from apps.storage.models import StorageConfig
 from apps.storage.services import open_store
 
@@ -32,6 +35,10 @@ FIRST_RETRY_SECONDS = 20
 PATIENCE = timedelta(minutes=1)
 PATIENCE_UNTOLD = timedelta(hours=2)
 MAX_RETRY_SECONDS = 3600
+#: What says that a whole node or storage is away, not that one thing resists.
+_AWAY = (StorageUnreachable, BucketMissing, QdrantUnreachable, QdrantTimeout)
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -70,13 +77,16 @@ class CollectionTrace:
     created: bool = False
 
 
-Trace = SnapshotTrace | FolderTrace | CollectionTrace
+Trace = SnapshotTrace | FolderTrace | CollectionTrace | BackupTrace
 
 _KINDS: dict[type[Any], LeftoverKind] = {
     SnapshotTrace: LeftoverKind.SNAPSHOT,
     FolderTrace: LeftoverKind.FOLDER,
     CollectionTrace: LeftoverKind.COLLECTION,
+    BackupTrace: LeftoverKind.BACKUP,
 }
+#: Those that lie in a storage; the others lie on a node.
+_STORED = FolderTrace | BackupTrace
 _TYPES = {kind: cls for cls, kind in _KINDS.items()}
 
 
@@ -142,8 +152,8 @@ def leave_behind(traces: Traces, *, job_id: uuid.UUID, reason: str) -> None:
     for trace in traces.items:
         Leftover.objects.create(
             kind=_KINDS[type(trace)],
-            cluster_id=None if isinstance(trace, FolderTrace) else trace.cluster_id,
-            storage_id=trace.storage_id if isinstance(trace, FolderTrace) else None,
+            cluster_id=None if isinstance(trace, _STORED) else trace.cluster_id,
+            storage_id=trace.storage_id if isinstance(trace, _STORED) else None,
             job_id=job_id,
             subject={"kind": str(_KINDS[type(trace)]), **asdict(trace)},
             last_error=reason,
@@ -158,25 +168,49 @@ def retry_leftovers(*, now: datetime, is_busy: Callable[[str, str], bool], limit
     alone, for a new one among them could be that job's.
     """
     gone = 0
-    for leftover in Leftover.objects.filter(next_try_at__lte=now).order_by("next_try_at", "id")[:limit]:
-        trace = _trace(leftover.subject)
-        wait = timedelta(seconds=min(MAX_RETRY_SECONDS, FIRST_RETRY_SECONDS * 2 ** min(leftover.tries, 10)))
-        # Claimed by moving its date: of several tickers one goes on.
-        claimed = Leftover.objects.filter(pk=leftover.pk, next_try_at=leftover.next_try_at).update(
-            next_try_at=now + wait, tries=leftover.tries + 1
-        )
-        if not claimed:
-            continue
-        if not isinstance(trace, FolderTrace) and is_busy(trace.cluster_id, trace.collection):
-            continue
+    # The next one of a place that does not answer would hold up the others for as long: left for the next round.
+    away: dict[str, list[uuid.UUID]] = {"storage_id": [], "cluster_id": []}
+    due = Leftover.objects.filter(next_try_at__lte=now).order_by("next_try_at", "id")
+    for _ in range(limit):
+        leftover = due.exclude(storage_id__in=away["storage_id"]).exclude(cluster_id__in=away["cluster_id"]).first()
+        if leftover is None:
+            break
         try:
-            remove(trace)
-        except (StillThere, BackupmgrError) as error:
-            Leftover.objects.filter(pk=leftover.pk).update(last_error=str(error))
-        else:
-            Leftover.objects.filter(pk=leftover.pk).delete()
-            gone += 1
+            gone += try_leftover(leftover, now=now, is_busy=is_busy)
+        except _AWAY:
+            if leftover.storage_id is not None:
+                away["storage_id"].append(leftover.storage_id)
+            elif leftover.cluster_id is not None:
+                away["cluster_id"].append(leftover.cluster_id)
+        except BackupmgrError as error:
+            logger.info("The left-over %s stays for now: %s", leftover.pk, error)
     return gone
+
+
+def try_leftover(leftover: Leftover, *, now: datetime, is_busy: Callable[[str, str], bool]) -> bool:
+    """Try once to remove what a Leftover stands for; True when it is gone, and the row with it.
+
+    Of several callers at once only one tries; the others return False. Raises: BackupmgrError, once that is written
+    down, when the node or the storage cannot be used.
+    """
+    trace = _trace(leftover.subject)
+    wait = timedelta(seconds=min(MAX_RETRY_SECONDS, FIRST_RETRY_SECONDS * 2 ** min(leftover.tries, 10)))
+    # Claimed by moving its date.
+    claimed = Leftover.objects.filter(pk=leftover.pk, next_try_at=leftover.next_try_at).update(
+        next_try_at=now + wait, tries=leftover.tries + 1
+    )
+    if not claimed or (not isinstance(trace, _STORED) and is_busy(trace.cluster_id, trace.collection)):
+        return False
+    try:
+        remove(trace)
+    except StillThere as error:
+        Leftover.objects.filter(pk=leftover.pk).update(last_error=str(error))
+        return False
+    except BackupmgrError as error:
+        Leftover.objects.filter(pk=leftover.pk).update(last_error=str(error))
+        raise
+    Leftover.objects.filter(pk=leftover.pk).delete()
+    return True
 
 
 def remove(trace: Trace) -> bool:
@@ -184,6 +218,8 @@ def remove(trace: Trace) -> bool:
 
     Raises: StillThere, BackupmgrError.
     """
+    if isinstance(trace, BackupTrace):
+        return _remove_backup(trace)
     if isinstance(trace, FolderTrace):
         if Backup.objects.filter(storage_id=uuid.UUID(trace.storage_id), path=trace.path).exists():
             return False  # it was finished after all, and is listed
@@ -198,6 +234,15 @@ def remove(trace: Trace) -> bool:
         if isinstance(trace, CollectionTrace):
             return _remove_collection(node, trace)
         return _remove_snapshot(node, trace)
+
+
+def _remove_backup(trace: BackupTrace) -> bool:
+    backup = Backup.objects.select_related("storage").defer("manifest").filter(pk=trace.backup_id).first()
+    if backup is None:
+        return False
+    erase(backup, open_store(backup.storage, patience=PROBE_PATIENCE))
+    forget(backup)
+    return True
 
 
 def _remove_collection(node: QdrantNode, trace: CollectionTrace) -> bool:
@@ -257,11 +302,18 @@ def is_fresh(creation_time: str | None, now: datetime) -> bool:
     return bool(creation_time) and abs(_stamp(creation_time, now) - now) < timedelta(seconds=3)
 
 
+def describe_leftover(leftover: Leftover) -> str:
+    """Name what a Leftover stands for."""
+    return describe(_trace(leftover.subject))
+
+
 def describe(trace: Trace) -> str:
     """Name a trace for people."""
     if isinstance(trace, SnapshotTrace):
         what = trace.name or "a snapshot under way"
         return f"{what} of shard {trace.shard_id} of {trace.collection!r} on the node"
+    if isinstance(trace, BackupTrace):
+        return f"the backup in {trace.path}"
     if isinstance(trace, FolderTrace):
         return f"the unfinished files in {trace.path}"
     return f"the half-restored collection {trace.collection!r}"

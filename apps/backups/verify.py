@@ -82,5 +82,7 @@ def check_part(backup: Backup, part: PartFacts, store: Store, run: Run) -> None:
 def _marked(backup: Backup, status: BackupStatus, reason: str) -> BackupDamaged:
     """Mark the backup in the catalogue, so that nobody takes it for good, and return the error to raise."""
     backup.status, backup.status_reason = status, reason
-    backup.save(update_fields=["status", "status_reason"])
+    Backup.objects.filter(pk=backup.pk).exclude(status=BackupStatus.DELETING).update(
+        status=status, status_reason=reason
+    )
     return BackupDamaged(f"The backup {backup.snapshot_name} is {status}: {reason}")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import uuid
+from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from django.contrib.auth.models import AbstractBaseUser
@@ -12,13 +13,14 @@ from django.db import transaction
 from django.db.models import Case, When
 from django_q.tasks import async_task
 
-from apps.backups.catalogue import remove_backup
-from apps.backups.models import Backup, BackupStatus
-from apps.backups.traces import Traces, leave_behind
+from apps.backups.deletion import mark_deleting
+from apps.backups.models import Backup, BackupStatus, Leftover
+from apps.backups.traces import FIRST_RETRY_SECONDS, Traces, leave_behind, try_leftover
 from apps.clusters.models import Cluster
 from apps.clusters.qdrant import check_collection_name, check_snapshot_possible
-from apps.core.errors import Conflict, InvalidRequest, NotFound, Unprocessable
+from apps.core.errors import BackupmgrError, Conflict, InvalidRequest, NotFound, Unprocessable
 from apps.core.text import plural
+from apps.jobs.cleaning import is_busy
 from apps.jobs.events import record
 from apps.jobs.models import Job
 from apps.jobs.states import ACTIVE, BACKUP_TYPES, RESTORE_TYPES, RETRYABLE, SHARD_TYPES, JobStatus, JobType
@@ -86,6 +88,8 @@ def create_job(*, request: JobRequest, now: datetime, user: AbstractBaseUser | N
     job.created_by = user  # type: ignore[assignment]
     job.created_at = job.not_before = now
     with transaction.atomic():
+        if job.backup is not None:
+            hold_backup(job.backup)
         job.save(force_insert=True)
         record(job, f"Created{_by(user)}.", at=now)
         poke(job, now=now)
@@ -130,6 +134,8 @@ def retry_job(*, job_id: uuid.UUID, now: datetime, user: AbstractBaseUser | None
             raise JobNotFound("There is no job with this id.")
         if found.type in RESTORE_TYPES and found.backup is None:
             raise JobNotRetryable("The backup that this job restored from has been deleted.")
+        if found.type in RESTORE_TYPES and found.backup is not None:
+            hold_backup(found.backup)
         changed = Job.objects.filter(pk=job_id, status__in=RETRYABLE).update(
             status=JobStatus.PENDING,
             error="",
@@ -155,19 +161,57 @@ def retry_job(*, job_id: uuid.UUID, now: datetime, user: AbstractBaseUser | None
         return job
 
 
-def delete_backup(*, backup_id: uuid.UUID) -> None:
-    """Delete a backup from its storage and from the catalogue.
+def delete_backup(
+    *,
+    backup_id: uuid.UUID,
+    now: datetime,
+    user: AbstractBaseUser | None = None,
+    reason: str = "",
+    wait: bool = False,
+) -> Leftover | None:
+    """Delete a backup from its storage and from the catalogue; None when it is gone, else its tombstone.
 
-    The manifest goes first: whatever happens after that, what is left is garbage and not half a backup.
-    Raises: NotFound; Conflict while a job restores from it; StorageError, the backup is then still listed.
+    From this call on the backup says "being deleted" and cannot be restored. The workers remove it, and try again
+    until it is gone, however long the storage is away; with `wait` this process tries first. Asking twice is
+    harmless. `reason` is kept with the tombstone and told in the story of the job that made the backup.
+    Raises: NotFound; Conflict while a job restores from it.
     """
-    backup = Backup.objects.select_related("storage").filter(pk=backup_id).first()
-    if backup is None:
-        raise NotFound("There is no backup with this id.")
-    users = Job.objects.filter(backup=backup, type__in=RESTORE_TYPES, status__in=ACTIVE).count()
-    if users:
-        raise Conflict(f"{plural(users, 'restore')} from this backup is pending or running: wait for it, or cancel it.")
-    remove_backup(backup)
+    with transaction.atomic():
+        # Locked, so that no restore from it is created at the same moment (hold_backup).
+        backup = Backup.objects.select_for_update().defer("manifest").filter(pk=backup_id).first()
+        if backup is None:
+            raise NotFound("There is no backup with this id.")
+        users = Job.objects.filter(backup=backup, type__in=RESTORE_TYPES, status__in=ACTIVE).count()
+        if users:
+            raise Conflict(
+                f"{plural(users, 'restore')} from this backup is pending or running: wait for it, or cancel it."
+            )
+        # With `wait` the tick comes in only when this process has died on the way.
+        first = now + timedelta(seconds=FIRST_RETRY_SECONDS) if wait else now
+        tombstone = mark_deleting(backup, first_try_at=first, reason=reason, user=user)
+        if tombstone is None:
+            return Leftover.objects.get(backup=backup)
+        maker = Job.objects.filter(pk=backup.job_id).first() if backup.job_id else None
+        if maker is not None:
+            record(maker, f"Deletion of the backup was asked for{_by(user)}{f': {reason}' if reason else '.'}", at=now)
+    if not wait:
+        return tombstone
+    with suppress(BackupmgrError):  # written down; it is tried again
+        if try_leftover(tombstone, now=now, is_busy=is_busy):
+            return None
+    return Leftover.objects.filter(pk=tombstone.pk).first()
+
+
+def hold_backup(backup: Backup) -> None:
+    """Lock a backup that a job is about to restore from, until the transaction ends: no deletion of it begins.
+
+    Raises: NotFound; Conflict when it is being deleted.
+    """
+    held = Backup.objects.select_for_update().defer("manifest").filter(pk=backup.pk).first()
+    if held is None:
+        raise NotFound(f"The backup {backup.snapshot_name} has been deleted meanwhile.")
+    if held.status == BackupStatus.DELETING:
+        raise Conflict(f"The backup {held.snapshot_name} is being deleted: restore from another one.")
 
 
 def poke(job: Job, *, now: datetime) -> None:
@@ -203,7 +247,7 @@ def _restore_job(job_type: JobType, request: JobRequest) -> Job:
             f"and the name to restore into as target_collection."
         )
     if backup.status != BackupStatus.COMPLETED:
-        raise Conflict(f"The backup {backup.snapshot_name} is {backup.status}: {backup.status_reason}")
+        raise Conflict(f"The backup {backup.snapshot_name} is {backup.get_status_display()}: {backup.status_reason}")
     if job_type == JobType.RESTORE and backup.shard_id is not None:
         raise UnableToCreateJob(
             f"The backup {backup.snapshot_name} holds shard {backup.shard_id} only: use shard_restore."

@@ -16,7 +16,7 @@ from django.db import transaction
 from django.db.models import F
 from django_q.models import OrmQ
 
-from apps.backups.traces import Traces, leave_behind, retry_leftovers
+from apps.backups.traces import Traces, leave_behind
 from apps.jobs.events import record
 from apps.jobs.models import EventLevel, Job
 from apps.jobs.operations import look_after_operations
@@ -37,11 +37,6 @@ def tick(*, worker: str, now: datetime) -> None:
     take_back_lost(_orphans_of(worker), now=now)
     wake(now=now)
     look_after_operations(now=now)
-
-
-def clean_leftovers(*, now: datetime) -> int:
-    """Try again to remove what could not be removed; return how much is gone. Talks to Qdrant and storages."""
-    return retry_leftovers(now=now, is_busy=_is_busy)
 
 
 def take_back_lost(job_ids: Iterable[uuid.UUID], *, now: datetime) -> None:
@@ -121,9 +116,3 @@ def wake(*, now: datetime) -> None:
     # Deliveries that nobody has taken yet will do; only when there are fewer than jobs is another one needed.
     if OrmQ.objects.filter(lock__lte=now).count() < waiting.count():
         poke(oldest, now=now)
-
-
-def _is_busy(cluster_id: str, collection: str) -> bool:
-    return Job.objects.filter(
-        status=JobStatus.RUNNING, subject_cluster_id=uuid.UUID(cluster_id), subject_collection=collection
-    ).exists()

@@ -33,11 +33,12 @@ from django.db.models import Exists, OuterRef
 from django.utils import timezone
 
 from apps.jobs import drain
+from apps.jobs.cleaning import clean_leftovers
 from apps.jobs.models import Job, Worker
 from apps.jobs.operations import runs_operations
 from apps.jobs.runner import WORKER_ENV
 from apps.jobs.states import JobStatus
-from apps.jobs.tick import clean_leftovers, tick
+from apps.jobs.tick import tick
 
 logger = logging.getLogger(__name__)
 

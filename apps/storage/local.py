@@ -10,6 +10,7 @@ import stat
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 
 from django.core.files.storage import FileSystemStorage
@@ -27,7 +28,7 @@ from apps.storage.filesystem import (
     translated,
 )
 from apps.storage.keys import check_key
-from apps.storage.stores import StoredObject
+from apps.storage.stores import StoredObject, Unfinished
 from apps.storage.whole import get_whole, put_whole
 
 PART_SIZE = 4 * 1024 * 1024
@@ -261,7 +262,37 @@ class LocalStore:
         return StoredObject(key, found.st_size) if stat.S_ISREG(found.st_mode) else None
 
     def list(self, prefix: str) -> Iterator[StoredObject]:
-        """Yield the objects below the folder `prefix` ('' for all), in no order; unfinished ones are left out."""
+        """Yield the objects below the folder `prefix` ('' for all), in no order; unfinished ones are left out.
+
+        The files of one folder come one after another.
+        """
+        for key, found in self._walk(prefix):
+            if not _PART_NAME.search(key):
+                yield StoredObject(key, found.st_size, modified_at=_moment(found.st_mtime))
+
+    def unfinished(self, prefix: str) -> Iterator[Unfinished]:
+        """Yield the `.part` files below the folder `prefix` ('' for all), in no order."""
+        for path, found in self._walk(prefix):
+            if _PART_NAME.search(path):
+                token = path.rpartition("/")[2]
+                yield Unfinished(_PART_NAME.sub("", path), token, _moment(found.st_mtime), found.st_size)
+
+    def discard(self, item: Unfinished) -> bool:
+        """Remove exactly this `.part` file and the folders that get empty; False when it was not there any more."""
+        path = self._path(item.key).with_name(item.token)
+        if "/" in item.token or not _PART_NAME.search(item.token):
+            raise ValueError(f"{item.token!r} names no unfinished file.")
+        with translated(self._root):
+            try:
+                path.unlink()
+            except (FileNotFoundError, NotADirectoryError):
+                self._require_root()
+                return False
+            prune_folders(self._root, path.parent)
+        return True
+
+    def _walk(self, prefix: str) -> Iterator[tuple[str, os.stat_result]]:
+        """Yield every file below the folder `prefix`, relative to the root, with what lstat says of it."""
         self._require_root()
         waiting = [self._path(prefix) if prefix else self._root]
         while waiting:
@@ -276,10 +307,10 @@ class LocalStore:
                         if entry.is_dir(follow_symlinks=False):
                             if folder != self._root or entry.name not in _FOREIGN:
                                 waiting.append(Path(entry.path))
-                        elif entry.is_file(follow_symlinks=False) and not _PART_NAME.search(entry.name):
+                        elif entry.is_file(follow_symlinks=False):
                             with suppress(FileNotFoundError):
-                                size = entry.stat(follow_symlinks=False).st_size
-                                yield StoredObject(Path(entry.path).relative_to(self._root).as_posix(), size)
+                                found = entry.stat(follow_symlinks=False)
+                                yield Path(entry.path).relative_to(self._root).as_posix(), found
 
     def delete(self, key: str) -> None:
         """Remove an object and the folders that get empty; nothing happens when it is not there."""
@@ -345,6 +376,10 @@ class LocalStore:
             f"{key} in the folder {self._root} lies behind a symbolic link, and links are not followed there: "
             "replace it by a real folder."
         )
+
+
+def _moment(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)
 
 
 def _unless_missing(error: OSError) -> None:

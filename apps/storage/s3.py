@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from botocore.exceptions import ClientError
@@ -14,7 +14,7 @@ from apps.storage.s3_bucket import S3Bucket
 from apps.storage.s3_errors import code_of, is_refused_option
 from apps.storage.s3_sink import S3Sink
 from apps.storage.s3_source import S3Source
-from apps.storage.stores import StoredObject
+from apps.storage.stores import StoredObject, Unfinished
 from apps.storage.whole import get_whole, put_whole
 
 if TYPE_CHECKING:
@@ -77,7 +77,9 @@ class S3Store:
                         check_key(key)
                     except BadKey:  # a folder marker, or something that we never wrote
                         continue
-                    yield StoredObject(key, found["Size"], found.get("ETag", "").strip('"'))
+                    yield StoredObject(
+                        key, found["Size"], found.get("ETag", "").strip('"'), modified_at=found.get("LastModified")
+                    )
 
     def delete(self, key: str) -> None:
         """Remove an object; nothing happens when it is not there."""
@@ -86,38 +88,45 @@ class S3Store:
             self._backend.delete(key)
 
     def clear(self, folder: str) -> int:
-        """Remove everything below a folder, unfinished uploads included. Returns how many things were removed.
-
-        MinIO lists unfinished uploads for whole keys only, and drops them by itself after a day.
-        """
+        """Remove everything below a folder, unfinished uploads included. Returns how many things were removed."""
         check_key(folder)
         # One by one: a backup has few objects, and the call for many wants a checksum that not every server takes.
         keys = [found.key for found in self.list(folder)]
         for key in keys:
             self.delete(key)
-        return len(keys) + self._clear_uploads(folder)
+        return len(keys) + sum(self.discard(upload) for upload in list(self.unfinished(folder)))
 
-    def _clear_uploads(self, folder: str) -> int:
+    def unfinished(self, prefix: str) -> Iterator[Unfinished]:
+        """Yield the multipart uploads below the folder `prefix` ('' for all) that were begun and not ended.
+
+        MinIO lists them for whole keys only, and drops them by itself after a day. None where the server cannot tell.
+        """
         bucket = self._bucket
-        aborted = 0
         pages = bucket.client.get_paginator("list_multipart_uploads").paginate(
-            Bucket=bucket.name, Prefix=bucket.below(folder)
+            Bucket=bucket.name, Prefix=bucket.below(prefix)
         )
         with bucket.translated():
             try:
-                uploads = [(found["Key"], found["UploadId"]) for page in pages for found in page.get("Uploads", [])]
+                for page in pages:
+                    for found in page.get("Uploads", []):
+                        key = bucket.relative(found["Key"])
+                        with suppress(BadKey):
+                            yield Unfinished(check_key(key), found["UploadId"], found.get("Initiated"))
             except ClientError as error:
-                if is_refused_option(error):  # a server that cannot list them
-                    return 0
+                if not is_refused_option(error):
+                    raise
+
+    def discard(self, item: Unfinished) -> bool:
+        """Abort exactly this upload; False when it was not there any more."""
+        bucket = self._bucket
+        with bucket.translated():
+            try:
+                bucket.client.abort_multipart_upload(Bucket=bucket.name, Key=bucket.full(item.key), UploadId=item.token)
+            except ClientError as error:
+                if code_of(error) in {"NoSuchUpload", "404"}:
+                    return False
                 raise
-            for key, upload_id in uploads:
-                try:
-                    bucket.client.abort_multipart_upload(Bucket=bucket.name, Key=key, UploadId=upload_id)
-                    aborted += 1
-                except ClientError as error:
-                    if code_of(error) not in {"NoSuchUpload", "404"}:
-                        raise
-        return aborted
+        return True
 
     def presign(self, key: str, seconds: int) -> str:
         """Return an address from which anybody can read the object for `seconds` (seven days at most)."""

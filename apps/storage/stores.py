@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Protocol
 
 from apps.core.abort import Abort
@@ -16,11 +17,30 @@ from apps.core.abort import Abort
 
 @dataclass(frozen=True)
 class StoredObject:
-    """An object in a storage. `etag` is whatever the storage calls it by (not a checksum); may be empty."""
+    """An object in a storage. `etag` is whatever the storage calls it by (not a checksum); may be empty.
+
+    `modified_at` is known of listed objects, by the storage's own clock.
+    """
 
     key: str
     size_bytes: int
     etag: str = ""
+    modified_at: datetime | None = None
+
+
+@dataclass(frozen=True)
+class Unfinished:
+    """An object whose writing was begun and not ended: a multipart upload, or a `.part` file.
+
+    `token` tells it from others under the same key; `started_at` is when the storage last saw it touched, by the
+    storage's own clock.
+    """
+
+    key: str
+    token: str
+    started_at: datetime | None = None
+    #: Bytes that it takes up; None where that would have to be asked for.
+    size_bytes: int | None = None
 
 
 class Sink(Protocol):
@@ -80,6 +100,15 @@ class Store(Protocol):
 
     def clear(self, folder: str) -> int:
         """Remove everything below a folder, unfinished uploads included. Returns how many things were removed."""
+
+    def unfinished(self, prefix: str) -> Iterator[Unfinished]:
+        """Yield what was begun below the folder `prefix` ('' for all) and not ended, in no order.
+
+        Nothing where the storage cannot tell. Whoever writes at this moment is among them.
+        """
+
+    def discard(self, item: Unfinished) -> bool:
+        """Remove exactly this one; False when it was not there any more."""
 
     def presign(self, key: str, seconds: int) -> str | None:
         """Return an address from which anybody can read the object for `seconds`; None when there is no such thing."""

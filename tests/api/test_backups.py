@@ -100,6 +100,46 @@ def test_delete_removes_it_and_refuses_while_a_restore_uses_it(
     assert [path for path in folder.rglob("*") if path.is_file()] == [kept]
 
 
+def test_delete_of_what_the_storage_does_not_let_go_is_202_and_can_be_followed(
+    api: APIClient, make_backup: Callable[..., Backup], folder: Path
+) -> None:
+    backup = make_backup()
+    away = folder.with_name("away")
+    folder.rename(away)
+
+    left = result_of(response := api.delete(f"{V1}/backups/{backup.pk}"), 202)
+    again = result_of(api.delete(f"{V1}/backups/{backup.pk}?wait=false"), 202)
+
+    assert response["Location"] == f"{V1}/leftovers/{left['id']}"
+    assert again["id"] == left["id"]
+    assert (left["kind"], left["backup_id"], left["tries"]) == ("backup", str(backup.pk), 1)
+    assert "does not exist" in left["last_error"]
+    assert result_of(api.get(f"{V1}/backups/{backup.pk}"))["status"] == "deleting"
+    assert result_of(api.get(f"{V1}/backups?status=deleting"))["total"] == 1
+    assert result_of(api.get(response["Location"])) == left
+    assert result_of(api.get(f"{V1}/leftovers?kind=backup"))["items"] == [left]
+    assert result_of(api.get(f"{V1}/leftovers?kind=snapshot"))["items"] == []
+    refused = api.post(f"{V1}/leftovers/{left['id']}/retry")
+    assert refused.status_code == 502
+    assert "does not exist" in error_of(refused)
+    away.rename(folder)
+    assert result_of(api.post(f"{V1}/leftovers/{left['id']}/retry")) is True
+    for gone in (f"{V1}/backups/{backup.pk}", response["Location"]):
+        assert api.get(gone).status_code == 404
+    assert api.post(f"{V1}/leftovers/{left['id']}/retry").status_code == 404
+
+
+def test_delete_without_waiting_leaves_it_to_the_workers(api: APIClient, make_backup: Callable[..., Backup]) -> None:
+    backup = make_backup()
+
+    left = result_of(api.delete(f"{V1}/backups/{backup.pk}?wait=false"), 202)
+
+    assert (left["tries"], left["last_error"]) == (0, None)
+    refused = api.post(f"{V1}/backups/{backup.pk}/restore")
+    assert refused.status_code == 409
+    assert "being deleted" in error_of(refused)
+
+
 @pytest.mark.parametrize("id", ["1", "x", NOBODY])
 def test_unknown_backup_is_404(api: APIClient, id: str) -> None:  # noqa: A002
     for response in (

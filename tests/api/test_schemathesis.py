@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -23,6 +24,8 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
+from apps.backups.models import Leftover
+from apps.backups.traces import FolderTrace, Traces, leave_behind
 from apps.clusters.models import Cluster
 from apps.core.permissions import Scope
 from apps.jobs.operations import NodeOperation, OperationKind, start_operation
@@ -97,6 +100,7 @@ def world(
         "clusters": [cluster, Cluster.objects.create(name="spare", url=cluster.url)],
         "storage": [storage, other],
         "operations": [start_operation(operation=asked, now=NOW)],
+        "leftovers": [leave_something(storage)],
     }
     ids = {room: [str(row.pk) for row in some] for room, some in rows.items()}
     return World(
@@ -118,6 +122,12 @@ def world(
             "ca": "",
         },
     )
+
+
+def leave_something(storage: StorageConfig) -> Leftover:
+    trace = FolderTrace(storage_id=str(storage.pk), path="main/films/x")
+    leave_behind(Traces([trace]), job_id=uuid.uuid4(), reason="The disk was away.")
+    return Leftover.objects.get()
 
 
 @dataclass(frozen=True)

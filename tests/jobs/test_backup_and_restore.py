@@ -247,7 +247,7 @@ class TestDelete:
         collections.create("films", points=20)
         run("backup", "films")
 
-        delete_backup(backup_id=Backup.objects.get().pk)
+        delete_backup(backup_id=Backup.objects.get().pk, now=timezone.now(), wait=True)
 
         assert files(folder) == []
         assert not Backup.objects.exists()

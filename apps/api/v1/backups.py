@@ -6,10 +6,12 @@ from typing import Any
 
 from django.db.models import Prefetch
 from django.utils import timezone
+from drf_spectacular.utils import OpenApiResponse
 from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from apps.api.exceptions import API_PREFIX
 from apps.api.fields import (
     MAX_INTEGER,
     EnumField,
@@ -23,6 +25,7 @@ from apps.api.fields import (
 from apps.api.permissions import caller
 from apps.api.schema import TRUE, operation
 from apps.api.v1.jobs import JobSerializer
+from apps.api.v1.leftovers import LeftoverSerializer
 from apps.api.v1.lookup import BackupNotFound, find_cluster, find_storage
 from apps.api.v1.paging import PageQuery, PageSerializer, read_page
 from apps.api.views import ApiView
@@ -108,6 +111,16 @@ class BackupRestoreSerializer(serializers.Serializer[Any]):
     metadata = MetadataField(required=False)
 
 
+class BackupDeletionQuery(serializers.Serializer[Any]):
+    """Whether to wait until it is gone."""
+
+    wait = serializers.BooleanField(
+        required=False,
+        default=True,
+        help_text="false: 202 at once, a worker deletes it. 202 also comes when the storage does not take it yet",
+    )
+
+
 class BackupsView(ApiView):
     scopes = {"GET": Scope.READ}
 
@@ -145,10 +158,23 @@ class BackupView(_OneBackup):
     def get(self, request: Request, id: str) -> Response:  # noqa: A002
         return Response(BackupDetailSerializer(self.backup()).data)
 
-    @operation("deleteBackup", "Delete a backup, its files included", tag=TAG, answer=TRUE)
+    @operation(
+        "deleteBackup",
+        "Delete a backup, its files included",
+        tag=TAG,
+        query=[BackupDeletionQuery],
+        answer=TRUE,
+        also={
+            202: OpenApiResponse(LeftoverSerializer, description="It is being deleted; Location names how far it is")
+        },
+    )
     def delete(self, request: Request, id: str) -> Response:  # noqa: A002
-        services.delete_backup(backup_id=self.path_uuid())
-        return Response(True)
+        wait = self.query(BackupDeletionQuery)["wait"]
+        left = services.delete_backup(backup_id=self.path_uuid(), now=timezone.now(), user=caller(request), wait=wait)
+        if left is None:
+            return Response(True)
+        where = f"{API_PREFIX}/leftovers/{left.pk}"
+        return Response(LeftoverSerializer(left).data, status=202, headers={"Location": where})
 
 
 class BackupRestoreView(_OneBackup):

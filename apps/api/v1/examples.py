@@ -165,6 +165,21 @@ _OPERATION: dict[str, Any] = {
     "started_at": _AT,
     "completed_at": "2026-08-01T02:00:01Z",
 }
+_LEFTOVER: dict[str, Any] = {
+    "id": "e6f7a8b9-4c5d-4e6f-8a1b-2c3d4e5f6a77",
+    "kind": "backup",
+    "subject": f"the backup in main/films/{_SNAPSHOT}",
+    "cluster": None,
+    "storage": "offsite",
+    "backup_id": _BACKUP,
+    "job_id": _JOB,
+    "reason": "",
+    "tries": 3,
+    "last_error": "No connection to the S3 storage https://s3.eu-central-1.amazonaws.com (bucket qdrant-backups): "
+    "check the endpoint, and that the service runs.",
+    "created_at": _AT,
+    "next_try_at": "2026-08-01T02:02:40Z",
+}
 
 
 def _page(*items: Any) -> dict[str, Any]:
@@ -294,11 +309,16 @@ ANSWERS: dict[str, Any] = {
     "getBackup": _BACKUP_SHOWN | {"parts": [_PART], "manifest": {"format": 1}},
     "deleteBackup": True,
     "restoreBackup": _RESTORE_NEW,
+    "listLeftovers": _page(_LEFTOVER),
+    "getLeftover": _LEFTOVER,
+    "retryLeftover": True,
     "listOperations": _page(_OPERATION),
     "getOperation": _OPERATION,
     "listTokens": _page(_TOKEN_SHOWN),
     "createToken": _TOKEN_SHOWN | {"token": "bmgr_3f9a1c7e5b20_shown-in-this-answer-and-nowhere-else"},
     "revokeToken": True,
 }
+#: `result` of 202, unless the operation has one of its own in ACCEPTED.
+ACCEPTED_OPERATION = {"operation_id": _OPERATION["id"]}
 #: operationId → `result` of 202.
-ACCEPTED = {"operation_id": _OPERATION["id"]}
+ACCEPTED: dict[str, Any] = {"deleteBackup": _LEFTOVER}

@@ -12,6 +12,7 @@ from apps.api.v1.clusters import ClustersView, ClusterTestView, ClusterView
 from apps.api.v1.collections import CollectionClusterView, CollectionsView, CollectionView
 from apps.api.v1.docs import DocsView, RedocView, SchemaView
 from apps.api.v1.jobs import JobCancelView, JobEventsView, JobRetryView, JobsView, JobView
+from apps.api.v1.leftovers import LeftoverRetryView, LeftoversView, LeftoverView
 from apps.api.v1.operations import OperationsView, OperationView
 from apps.api.v1.snapshots import (
     RecoverView,
@@ -54,6 +55,9 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("backups", BackupsView.as_view()),
     path("backups/<str:id>", BackupView.as_view()),
     path("backups/<str:id>/restore", BackupRestoreView.as_view()),
+    path("leftovers", LeftoversView.as_view()),
+    path("leftovers/<str:id>", LeftoverView.as_view()),
+    path("leftovers/<str:id>/retry", LeftoverRetryView.as_view()),
     path("operations", OperationsView.as_view()),
     path("operations/<str:id>", OperationView.as_view()),
     path("tokens", TokensView.as_view()),

@@ -104,9 +104,16 @@ def delete_backup_view(page: JobAdmin, request: HttpRequest, backup_id: uuid.UUI
     what = f"the backup of {backup.collection_name} made {ago(backup.created_at)}"
     if request.method == "POST":
         try:
-            delete_backup(backup_id=backup.pk)
+            tombstone = delete_backup(backup_id=backup.pk, now=timezone.now(), user=person(request), wait=True)
         except BackupmgrError as error:
             messages.error(request, f"Not deleted: {error}")
+            return HttpResponseRedirect(here)
+        if tombstone is not None:
+            messages.warning(
+                request,
+                f"{what[0].upper()}{what[1:]} is being deleted and cannot be restored any more. It is not gone from "
+                f"{backup.storage.name} yet ({tombstone.last_error or 'a worker is at it'}); it is tried until it is.",
+            )
             return HttpResponseRedirect(here)
         messages.success(request, f"Deleted {what} ({format_size(backup.size_bytes)}) from {backup.storage.name}.")
         return HttpResponseRedirect(listed)

@@ -152,7 +152,7 @@ def dashboard(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
         storages=StorageConfig.objects.count(),
         collections=good.values("cluster_name", "collection_name").distinct().count(),
         newest_at=held["newest"],
-        bad_backups=Backup.objects.exclude(status=BackupStatus.COMPLETED).count(),
+        bad_backups=Backup.objects.filter(status__in=(BackupStatus.DAMAGED, BackupStatus.MISSING)).count(),
         failing=failing_collections(now),
         waiting=sum(job.status == JobStatus.PENDING for job in active),
         workers=worker_state(now),

@@ -1,0 +1,35 @@
+"""Left-overs as the jobs see them: tried again by the tick, or because somebody asks."""
+
+from __future__ import annotations
+
+import uuid
+from datetime import datetime
+
+from apps.backups.models import Leftover
+from apps.backups.traces import retry_leftovers, try_leftover
+from apps.core.errors import NotFound
+from apps.jobs.models import Job
+from apps.jobs.states import JobStatus
+
+
+def clean_leftovers(*, now: datetime) -> int:
+    """Try again to remove what could not be removed; return how much is gone. Talks to Qdrant and storages."""
+    return retry_leftovers(now=now, is_busy=is_busy)
+
+
+def retry_leftover(*, leftover_id: uuid.UUID, now: datetime) -> bool:
+    """Try now to remove one; tell whether it is gone. False, too, while somebody else tries or a job is in the way.
+
+    Raises: NotFound; whatever the node or the storage refuses with.
+    """
+    found = Leftover.objects.filter(pk=leftover_id).first()
+    if found is None:
+        raise NotFound("There is no left-over with this id (any more): what it stood for is gone.")
+    return try_leftover(found, now=now, is_busy=is_busy)
+
+
+def is_busy(cluster_id: str, collection: str) -> bool:
+    """Tell whether a job works on the collection at this moment."""
+    return Job.objects.filter(
+        status=JobStatus.RUNNING, subject_cluster_id=uuid.UUID(cluster_id), subject_collection=collection
+    ).exists()
