@@ -76,6 +76,7 @@ INSTALLED_APPS = [
     "apps.storage",
     "apps.backups",
     "apps.jobs",
+    "apps.schedules",
     "apps.api",
     # Last: its admin.py gives the accounts our look and takes the queue's tables away, after both have registered.
     "backupmgr",

@@ -6,6 +6,8 @@ from django.conf import settings
 from django.db import models
 from django.db.models import Q
 
+from apps.backups.policies import Hold as Hold  # Django finds models here
+from apps.backups.policies import RetentionPolicy
 from apps.clusters.models import Cluster
 from apps.core.models import UuidModel
 from apps.storage.models import StorageConfig
@@ -52,8 +54,27 @@ class Backup(UuidModel):
     #: When a restore from it was last proved equal to the manifest.
     restored_at = models.DateTimeField(null=True, blank=True)
 
+    # How long it stays (apps/schedules/retention)
+    #: Null: no rules, it stays until somebody deletes it, or until `keep_until`.
+    policy = models.ForeignKey(RetentionPolicy, on_delete=models.PROTECT, null=True, blank=True, related_name="backups")
+    #: The schedule that made it; null for one that somebody asked for.
+    schedule_id = models.UUIDField(null=True, blank=True)
+    #: A date of its own, instead of a policy.
+    keep_until = models.DateTimeField(null=True, blank=True)
+    #: The storage itself refuses to delete it before then.
+    locked_until = models.DateTimeField(null=True, blank=True)
+    #: Set when retention let it go: it can still be restored, and taken back, until `delete_at`.
+    expired_at = models.DateTimeField(null=True, blank=True)
+    expire_reason = models.CharField(max_length=300, blank=True, default="")
+    delete_at = models.DateTimeField(null=True, blank=True)
+
     class Meta:
         constraints = [
+            models.CheckConstraint(
+                condition=Q(expired_at=None, delete_at=None) | Q(expired_at__isnull=False, delete_at__isnull=False),
+                name="backup_expired_with_a_date",
+            ),
+            models.CheckConstraint(condition=Q(policy=None) | Q(keep_until=None), name="backup_policy_or_date"),
             models.UniqueConstraint(fields=["storage", "path"], name="one_backup_per_folder"),
             models.CheckConstraint(condition=Q(status__in=BackupStatus.values), name="backup_status_known"),
         ]
@@ -61,10 +82,17 @@ class Backup(UuidModel):
             models.Index(fields=["-created_at", "-id"], name="backup_newest"),
             models.Index(fields=["collection_name", "-created_at"], name="backup_by_collection"),
             models.Index(fields=["snapshot_name"], name="backup_by_snapshot_name"),
+            models.Index(fields=["delete_at"], condition=Q(delete_at__isnull=False), name="backup_to_delete"),
+            models.Index(fields=["keep_until"], condition=Q(keep_until__isnull=False), name="backup_with_a_date"),
         ]
 
     def __str__(self) -> str:
         return f"{self.collection_name} {self.snapshot_name}"
+
+    @property
+    def is_expired(self) -> bool:
+        """Retention let it go; it is still there until `delete_at`."""
+        return self.expired_at is not None
 
 
 class Part(UuidModel):

@@ -9,6 +9,7 @@ from typing import Any
 
 from django.conf import settings
 from django.core.exceptions import ValidationError
+from django.core.validators import MinValueValidator
 from django.db import models, transaction
 from django.db.models import Q
 
@@ -65,6 +66,18 @@ class Cluster(TimestampedModel):
         help_text="PEM; only when the node's certificate is signed by an own CA",
     )
     is_default = models.BooleanField("default", default=False, help_text="Used when a request names no cluster")
+    max_jobs = models.PositiveSmallIntegerField(
+        "jobs at once",
+        default=2,
+        validators=[MinValueValidator(1)],
+        help_text="Schedules start no further backup while so many jobs run on this cluster",
+    )
+    max_jobs_per_node = models.PositiveSmallIntegerField(
+        "jobs at once per node",
+        default=1,
+        validators=[MinValueValidator(1)],
+        help_text="The same, for each of its nodes",
+    )
 
     objects = ClusterQuerySet.as_manager()
 
@@ -111,6 +124,11 @@ class Cluster(TimestampedModel):
         registered = {url.rstrip("/"): int(peer) for peer, url in self.nodes.items()}
         urls = [self.url, *self.other_urls, *registered]
         return {url: registered.get(url) for url in dict.fromkeys(url.rstrip("/") for url in urls)}
+
+    @property
+    def scheduled_jobs_at_once(self) -> int:
+        """How many jobs may run on this cluster for a schedule to start another one."""
+        return max(1, min(self.max_jobs, self.max_jobs_per_node * len(self.addresses)))
 
     @property
     def endpoint(self) -> Endpoint:

@@ -8,9 +8,10 @@ from typing import Any
 
 from django.conf import settings
 from django.db import models
-from django.db.models import Q
+from django.db.models import F, Q
 
 from apps.backups.models import Backup
+from apps.backups.policies import RetentionPolicy
 from apps.clusters.models import Cluster
 from apps.core.models import UuidModel
 from apps.jobs.operations import NodeOperation as NodeOperation  # Django finds models here
@@ -29,7 +30,18 @@ class JobQuerySet(models.QuerySet["Job"]):
 
     def due(self, now: datetime) -> JobQuerySet:
         """Pending jobs that may start now, in the order in which they should."""
-        return self.filter(status=JobStatus.PENDING, not_before__lte=now).order_by("not_before", "created_at", "id")
+        return self.filter(status=JobStatus.PENDING, not_before__lte=now).order_by(
+            "rank", F("queue_at").asc(nulls_first=True), "not_before", "created_at", "id"
+        )
+
+
+class Rank(models.IntegerChoices):
+    """Whose turn it is first."""
+
+    RESTORE = 0, "restore"
+    MANUAL = 1, "asked for by somebody"
+    SCHEDULED = 2, "due by a schedule"
+    BACKGROUND = 3, "when there is nothing else to do"
 
 
 class Job(UuidModel):
@@ -56,6 +68,22 @@ class Job(UuidModel):
     created_by = models.ForeignKey(
         settings.AUTH_USER_MODEL, on_delete=models.SET_NULL, null=True, blank=True, related_name="+"
     )
+
+    # Whose turn it is, and how long it may take
+    rank = models.PositiveSmallIntegerField(choices=Rank, default=Rank.MANUAL)
+    #: 0 to 9, within the rank.
+    priority = models.PositiveSmallIntegerField(default=5)
+    #: Where it stands in the queue of its rank: when it was due, 30 minutes earlier for each point of priority.
+    queue_at = models.DateTimeField(null=True, blank=True)
+    #: A job that has not started by then is not worth starting any more: it fails.
+    start_by = models.DateTimeField(null=True, blank=True)
+    #: An attempt that takes longer is stopped, and the job fails.
+    max_runtime_seconds = models.PositiveIntegerField(null=True, blank=True)
+
+    # What becomes of the backup that it makes
+    policy = models.ForeignKey(RetentionPolicy, on_delete=models.SET_NULL, null=True, blank=True, related_name="+")
+    schedule_id = models.UUIDField(null=True, blank=True)
+    keep_until = models.DateTimeField(null=True, blank=True)
 
     # What it works on: never two running jobs on one collection, whatever their types
     subject_cluster = models.ForeignKey(Cluster, on_delete=models.PROTECT, related_name="+")
@@ -102,6 +130,7 @@ class Job(UuidModel):
             ),
             models.CheckConstraint(condition=Q(status__in=JobStatus.values), name="job_status_known"),
             models.CheckConstraint(condition=Q(type__in=JobType.values), name="job_type_known"),
+            models.CheckConstraint(condition=Q(priority__lte=9), name="job_priority_0_to_9"),
         ]
         indexes = [
             models.Index(fields=["-created_at", "-id"], name="job_newest"),
@@ -109,6 +138,7 @@ class Job(UuidModel):
             models.Index(fields=["type", "-created_at", "-id"], name="job_newest_by_type"),
             models.Index(fields=["collection_name", "-created_at"], name="job_newest_by_collection"),
             models.Index(fields=["not_before"], condition=Q(status=JobStatus.PENDING), name="job_waiting"),
+            models.Index(fields=["rank", "queue_at"], condition=Q(status=JobStatus.PENDING), name="job_next"),
         ]
 
     def __str__(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from django.core.exceptions import ValidationError
+from django.core.validators import MinValueValidator
 from django.db import models, transaction
 from django.db.models import Q
 
@@ -60,6 +61,13 @@ class StorageConfig(TimestampedModel):
         blank=True,
         default="",
         help_text="PEM; only when the endpoint's certificate is signed by an own CA",
+    )
+
+    max_jobs = models.PositiveSmallIntegerField(
+        "jobs at once",
+        default=4,
+        validators=[MinValueValidator(1)],
+        help_text="Schedules start no further backup while so many jobs use this storage",
     )
 
     objects = StorageConfigQuerySet.as_manager()
