@@ -44,13 +44,16 @@ def make_snapshot(
     Raises: QdrantError; the reason of the abort.
     """
     known = node.snapshots(collection, shard_id)
-    if any(is_fresh(snapshot.creation_time, run.now()) for snapshot in known):
+    if any(is_fresh(snapshot.creation_time, node.time(run.now()) or run.now()) for snapshot in known):
         run.abort.sleep(SAME_NAME_SECONDS)
+    asked_at = run.now()
+    node_time = node.time(asked_at)
     trace = SnapshotTrace(
         cluster_id=cluster_id,
         collection=collection,
         shard_id=shard_id,
-        requested_at=run.now().isoformat(),
+        requested_at=asked_at.isoformat(),
+        node_time=node_time.isoformat() if node_time else "",
         known=tuple(snapshot.name for snapshot in known),
     )
     run.traces.add(trace)

@@ -7,10 +7,12 @@ exactly what it made and nothing else. What cannot be removed now becomes a Left
 from __future__ import annotations
 
 import logging
+import re
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from django.utils import timezone
@@ -18,15 +20,27 @@ from django.utils import timezone
 from apps.backups.deletion import BackupTrace, erase, forget
 from apps.backups.models import Backup, Leftover, LeftoverKind
 from apps.clusters.models import Cluster, Purpose
-from apps.clusters.qdrant import CollectionNotFound, QdrantNode, QdrantTimeout, QdrantUnreachable
+from apps.clusters.qdrant import (
+    CollectionNotFound,
+    QdrantNode,
+    QdrantTimeout,
+    QdrantUnreachable,
+    SnapshotDescription,
+)
 from apps.core.errors import BackupmgrError
 from apps.storage.backends import PROBE_PATIENCE
 from apps.storage.errors import BucketMissing, StorageUnreachable
 from apps.storage.models import StorageConfig
 from apps.storage.services import open_store
 
-#: A node with a clock of its own stamps the snapshot's name; more skew than this and we no longer trust the stamp.
+#: A node stamps its snapshots by its own clock. How far that may be from ours when it does not say what its clock
+#: says; and by how much we may be wrong when it does (HTTP dates and stamps are of whole seconds, and lag).
 CLOCK_SKEW = timedelta(minutes=10)
+CLOCK_ERROR = timedelta(seconds=5)
+#: A snapshot is stamped when the node begins with it. A request that was not answered may have waited this long for
+#: that; what is stamped later is somebody else's.
+BEGUN_WITHIN = timedelta(minutes=10)
+_STAMPED = re.compile(r"-(\d{4}-\d\d-\d\d-\d\d-\d\d-\d\d)\.snapshot$")
 #: Clean-up happens while an operator waits for a cancelled job; a node that does not answer by then gets a Leftover.
 CLEAN_UP_TIMEOUT_SECONDS = 3.0
 FIRST_RETRY_SECONDS = 20
@@ -55,6 +69,8 @@ class SnapshotTrace:
     requested_at: str
     known: tuple[str, ...] = ()
     name: str = ""
+    #: `requested_at` by the node's own clock; empty when it did not tell.
+    node_time: str = ""
 
 
 @dataclass(frozen=True)
@@ -274,16 +290,34 @@ def _remove_snapshot(node: QdrantNode, trace: SnapshotTrace) -> bool:
 def find_new_snapshot(node: QdrantNode, trace: SnapshotTrace) -> str | None:
     """Return the snapshot that the node made for an unanswered request; None when there is none (yet).
 
-    It is the one snapshot of the shard that was not there before and is stamped no earlier than the request.
-    When there are several, somebody else makes snapshots too and nobody can tell which is ours: none is ours then.
+    It is the one snapshot of the shard that was not there before and was begun soon after the request, by the node's
+    own clock. When there are several, somebody else makes snapshots too and nobody can tell which is ours: none is
+    ours then.
     """
-    since = datetime.fromisoformat(trace.requested_at) - CLOCK_SKEW
     new = [
         snapshot.name
         for snapshot in node.snapshots(trace.collection, trace.shard_id)
-        if snapshot.name not in trace.known and _stamp(snapshot.creation_time, since) >= since
+        if snapshot.name not in trace.known and may_be_of(trace, snapshot)
     ]
     return new[0] if len(new) == 1 else None
+
+
+def may_be_of(trace: SnapshotTrace, snapshot: SnapshotDescription) -> bool:
+    """Tell whether the snapshot was begun when the node may have begun with the one that the trace asked for."""
+    told = bool(trace.node_time)
+    asked = datetime.fromisoformat(trace.node_time or trace.requested_at)
+    error = CLOCK_ERROR if told else CLOCK_SKEW
+    begun = begun_at(snapshot, asked)
+    return asked - error <= begun <= asked + error + BEGUN_WITHIN
+
+
+def begun_at(snapshot: SnapshotDescription, default: datetime) -> datetime:
+    """When the node began with a snapshot, by its own clock: the name says it. `default` when nothing does."""
+    found = _STAMPED.search(snapshot.name)
+    if found:
+        with suppress(ValueError):  # digits that are no time
+            return datetime.strptime(found[1], "%Y-%m-%d-%H-%M-%S").replace(tzinfo=UTC)
+    return _stamp(snapshot.creation_time, default)
 
 
 def _stamp(creation_time: str | None, default: datetime) -> datetime:
@@ -297,7 +331,7 @@ def _stamp(creation_time: str | None, default: datetime) -> datetime:
 def is_fresh(creation_time: str | None, now: datetime) -> bool:
     """Tell whether a snapshot may be of this very second, so that the next one would get the same name.
 
-    The node's clock may differ from ours; where it is far off, the name itself is compared afterwards.
+    `now` by the node's clock. Where that is not known and far off, the name itself is compared afterwards.
     """
     return bool(creation_time) and abs(_stamp(creation_time, now) - now) < timedelta(seconds=3)
 

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 import requests
@@ -42,6 +45,7 @@ class QdrantNode:
 
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
+        self._clock_offset: timedelta | None = None
         self._session = requests.Session()
         # Nothing from the environment: a .netrc or a proxy variable must not decide where keys go.
         self._session.trust_env = False
@@ -68,6 +72,13 @@ class QdrantNode:
         cluster = self.call("GET", "/cluster")
         peer = cluster.get("peer_id") if cluster.get("status") == "enabled" else None
         return NodeInfo(version=version, peer_id=peer, cluster=cluster)
+
+    def time(self, now: datetime) -> datetime | None:
+        """Return what the node's own clock says at `now` of ours, to about two seconds.
+
+        From the Date header of its last answer; None when no answer had one. A proxy in between may put in its own.
+        """
+        return None if self._clock_offset is None else now + self._clock_offset
 
     def is_ready(self) -> bool:
         """Tell whether all shards of the node are ready (`GET /readyz`)."""
@@ -194,7 +205,7 @@ class QdrantNode:
         Raises: QdrantUnreachable, QdrantTimeout.
         """
         try:
-            return self._session.request(
+            response = self._session.request(
                 method,
                 self.endpoint.url + path,
                 json=json,
@@ -202,6 +213,8 @@ class QdrantNode:
                 timeout=(CONNECT_TIMEOUT_SECONDS, timeout_seconds or self.endpoint.timeout_seconds),
                 allow_redirects=False,
             )
+            self._look_at_clock(response.headers.get("Date"))
+            return response
         except requests.exceptions.ConnectTimeout as error:
             raise unreachable(self.endpoint) from error
         except requests.exceptions.Timeout as error:
@@ -224,6 +237,13 @@ class QdrantNode:
         """Make one request and return `result` of the answer (the whole body when not `enveloped`)."""
         response = self.send(method, path, json=json, params=params, timeout_seconds=timeout_seconds)
         return read_answer(self.endpoint, response.status_code, response.content, enveloped=enveloped)
+
+    def _look_at_clock(self, header: str | None) -> None:
+        """Take note of how far the node's clock is from ours."""
+        with suppress(TypeError, ValueError):  # no header, or none that is a date
+            told = parsedate_to_datetime(header or "")
+            if told.tzinfo is not None:
+                self._clock_offset = told - datetime.now(UTC)
 
 
 class _Adapter(HTTPAdapter):
