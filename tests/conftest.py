@@ -17,7 +17,7 @@ from tests.support import REPOSITORY, Collections, RunJob, WorkerProcess
 if TYPE_CHECKING:
     from apps.clusters.models import Cluster
     from apps.jobs.models import Job
-    from apps.sandbox import SandboxNode
+    from apps.sandbox import SandboxCluster, SandboxNode
     from apps.storage.models import StorageConfig
 
 
@@ -38,6 +38,15 @@ def node(tmp_path: Path) -> Iterator[SandboxNode]:
     from apps.sandbox import SandboxNode
 
     with SandboxNode(tmp_path / "node") as started:
+        yield started
+
+
+@pytest.fixture
+def sandbox_cluster(tmp_path: Path) -> Iterator[SandboxCluster]:
+    """Three empty Qdrant-compatible nodes that are one cluster."""
+    from apps.sandbox import SandboxCluster
+
+    with SandboxCluster(tmp_path / "nodes") as started:
         yield started
 
 

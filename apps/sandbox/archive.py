@@ -140,10 +140,11 @@ def unpack_shard(archive: Path, target: Path) -> None:
     _check_shard(target)
 
 
-def unpack_collection(archive: Path, target: Path) -> list[int]:
+def unpack_collection(archive: Path, target: Path, *, partly: bool = False) -> list[int]:
     """Unpack a collection snapshot: its JSON files, and every shard into `target/{id}`; return the shard ids.
 
-    Raises: QdrantError (500), also when a shard lacks its data, as on a standalone server.
+    Raises: QdrantError (500), also when a shard lacks its data, as on a standalone server. With `partly`, as on a
+    node of a cluster, such a shard is only left out of the answer.
     """
 
     def place(name: str) -> Path | None:
@@ -156,6 +157,8 @@ def unpack_collection(archive: Path, target: Path) -> list[int]:
     if not (target / "config.json").is_file():
         raise internal("Failed to read collection config: config.json is missing in the snapshot")
     shards = sorted(int(path.name) for path in target.iterdir() if path.is_dir())
+    if partly:
+        shards = [shard_id for shard_id in shards if (target / str(shard_id) / "segments").is_dir()]
     for shard_id in shards:
         if not (target / str(shard_id) / "segments").is_dir():
             raise internal(f"Can't restore snapshot in local mode with missing data at shard: {shard_id}")

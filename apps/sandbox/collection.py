@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 import threading
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,6 @@ import qdrant_edge as edge
 
 from .config import Config
 from .errors import QdrantError, not_found
-from .points import PointId
 from .schema import FieldSchema, describe_field, edge_field_schema, schema_of_engine
 from .shard import Shard, create_shard, open_shard
 
@@ -33,26 +31,35 @@ class Collection:
     def __init__(self, path: Path, facts: dict[str, Any]) -> None:
         self.path = path
         self.name: str = facts["name"]
+        # Tells a collection of a cluster from another that had its name before; "" on one node.
+        self.identity: str = facts.get("identity", "")
         self.config: Config = facts["config"]
         self.schema: dict[str, FieldSchema] = facts["schema"]
         # Points of a restored snapshot may lie in other shards than our own rule would choose.
-        self._placed_elsewhere: bool = facts["placed_elsewhere"]
+        self.placed_elsewhere: bool = facts["placed_elsewhere"]
         self._operations: int = facts["operations"]
         self._lock = threading.RLock()
         self.recovering = threading.Lock()
         self.shards: dict[int, Shard] = {}
 
     @classmethod
-    def create(cls, path: Path, name: str, config: Config) -> Collection:
-        """Make an empty collection in a new directory. Raises: QdrantError; nothing is left then."""
-        collection = cls._bare(path, name, config, {})
+    def create(
+        cls,
+        path: Path,
+        name: str,
+        config: Config,
+        shard_ids: Iterable[int],
+        *,
+        schema: dict[str, FieldSchema] | None = None,
+        identity: str = "",
+    ) -> Collection:
+        """Make a collection with empty shards in a new directory. Raises: QdrantError; nothing is left then."""
+        collection = cls._bare(path, name, config, dict(schema or {}))
+        collection.identity = identity
         path.mkdir(parents=True)
-        custom = config["params"].get("sharding_method") == "custom"
         try:
-            # With custom sharding shards come with their keys, which only a cluster can create.
-            for shard_id in range(0 if custom else config["params"]["shard_number"]):
-                where = collection.new_shard_path(shard_id)
-                collection.shards[shard_id] = Shard(shard_id, where, create_shard(where, config))
+            for shard_id in shard_ids:
+                collection.shards[shard_id] = collection._empty_shard(shard_id)
             collection.save()
         except BaseException:
             collection.discard()
@@ -68,7 +75,7 @@ class Collection:
         Raises: QdrantError; nothing is left then.
         """
         collection = cls._bare(path, name, config, schema)
-        collection._placed_elsewhere = True
+        collection.placed_elsewhere = True
         path.mkdir(parents=True)
         try:
             for shard_id, part in parts.items():
@@ -80,6 +87,13 @@ class Collection:
             collection.discard()
             raise
         return collection
+
+    def _empty_shard(self, shard_id: int) -> Shard:
+        where = self.new_shard_path(shard_id)
+        shard = Shard(shard_id, where, create_shard(where, self.config))
+        for field, schema in self.schema.items():
+            shard.update(edge.UpdateOperation.create_field_index(field, edge_field_schema(schema)))
+        return shard
 
     @classmethod
     def load(cls, path: Path) -> Collection:
@@ -105,9 +119,10 @@ class Collection:
         with self._lock:
             facts = {
                 "name": self.name,
+                "identity": self.identity,
                 "config": self.config,
                 "schema": self.schema,
-                "placed_elsewhere": self._placed_elsewhere,
+                "placed_elsewhere": self.placed_elsewhere,
                 "operations": self._operations,
                 "shards": {str(shard_id): shard.path.name for shard_id, shard in self.shards.items()},
             }
@@ -145,32 +160,20 @@ class Collection:
             self._operations += steps
             return self._operations
 
-    def home(self, point_id: PointId) -> int:
-        """Return the shard a new point goes to: a hash of its id, stable over restarts and nodes."""
-        ids = sorted(self.shards)
-        if not ids:
-            raise QdrantError(400, "Bad request: Shard key not specified")
-        digest = hashlib.blake2b(str(point_id).encode(), digest_size=8).digest()
-        return ids[int.from_bytes(digest, "big") % len(ids)]
-
-    def place(self, point_ids: Iterable[PointId]) -> dict[int, list[PointId]]:
-        """Return for every shard the ids to write there: where a point is now, else its home."""
-        ids = list(point_ids)
-        placed: dict[PointId, int] = {}
-        if len(self.shards) > 1 and self._placed_elsewhere:
-            for shard_id, shard in self.shards.items():
-                for point_id in shard.read(lambda one: _present(one, ids)):
-                    placed.setdefault(point_id, shard_id)
-        groups: dict[int, list[PointId]] = {}
-        for point_id in ids:
-            shard_id = placed[point_id] if point_id in placed else self.home(point_id)
-            groups.setdefault(shard_id, []).append(point_id)
-        return groups
+    def set_shards(self, wanted: Sequence[int]) -> None:
+        """Have these shards from now on: new ones are empty, the data of the others is deleted. Raises: QdrantError."""
+        with self._lock:
+            gone = [self.shards.pop(shard_id) for shard_id in set(self.shards) - set(wanted)]
+            for shard_id in sorted(set(wanted) - set(self.shards)):
+                self.shards[shard_id] = self._empty_shard(shard_id)
+            self.save()
+        for shard in gone:
+            shard.discard()
 
     def replace_shard(self, shard_id: int, path: Path, opened: edge.EdgeShard) -> None:
         """Serve a shard from another directory of this collection, and delete what it had before."""
         with self._lock:
-            self._placed_elsewhere = True
+            self.placed_elsewhere = True
         self.shard(shard_id).replace(path, opened, self.save)
 
     def create_index(self, field: str, schema: FieldSchema) -> int:
@@ -197,9 +200,8 @@ class Collection:
             self.config = config
             self.save()
 
-    def describe(self) -> dict[str, Any]:
-        """Return CollectionInfo as GET /collections/{name} gives it."""
-        infos = [shard.info() for shard in self.shards.values()]
+    def describe(self, infos: Sequence[Any]) -> dict[str, Any]:
+        """Return CollectionInfo as GET /collections/{name} gives it, made of the infos of all shards."""
         indexed: dict[str, dict[str, Any]] = {}
         for info in infos:
             for field, found in info.payload_schema.items():
@@ -218,8 +220,3 @@ class Collection:
             "payload_schema": indexed,
             "update_queue": {"length": 0},
         }
-
-
-def _present(shard: edge.EdgeShard, ids: list[PointId]) -> list[PointId]:
-    records = shard.retrieve(ids, with_payload=False, with_vector=False)
-    return [record.id for record in records]

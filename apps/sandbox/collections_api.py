@@ -9,6 +9,7 @@ from .errors import bad_format, bad_request
 from .jsonbody import need
 from .messages import Request
 from .names import check_collection_name
+from .reach import info
 from .routing import Router
 from .schema import check_field_schema
 from .store import Store
@@ -25,14 +26,15 @@ class CollectionsApi:
         router.add("GET", "/collections", self.list)
         router.add("GET", "/aliases", lambda _: {"aliases": self._store.aliases()})
         router.add("POST", "/collections/aliases", self.change_aliases, access="manage")
-        router.add("GET", "/collections/{name}", lambda request: self._get(request).describe())
+        router.add("GET", "/collections/{name}", self.describe)
         router.add("PUT", "/collections/{name}", self.create, access="manage")
         router.add("PATCH", "/collections/{name}", self.patch, access="manage")
         router.add("DELETE", "/collections/{name}", self.delete, access="manage")
         router.add("GET", "/collections/{name}/exists", self.exists)
         router.add("GET", "/collections/{name}/aliases", self.aliases)
-        router.add("GET", "/collections/{name}/cluster", self.cluster)
+        router.add("GET", "/collections/{name}/cluster", lambda request: self._store.placement(self._get(request)))
         router.add("GET", "/collections/{name}/shards", self.shard_keys)
+        # A node of a cluster serves these before we come to refuse them (cluster_api.py).
         for method, path in (("POST", "cluster"), ("PUT", "shards"), ("POST", "shards/delete")):
             router.add(method, f"/collections/{{name}}/{path}", self.needs_cluster, access="manage")
         router.add("PUT", "/collections/{name}/index", self.create_index, access="manage")
@@ -56,7 +58,7 @@ class CollectionsApi:
         """Change what can be changed of a collection's configuration."""
         body = request.json()
         collection = self._get(request)
-        collection.set_config(patch_config(collection.config, body, request.raw))
+        self._store.set_config(collection, patch_config(collection.config, body, request.raw))
         return True
 
     def delete(self, request: Request) -> bool:
@@ -79,25 +81,15 @@ class CollectionsApi:
         self._store.change_aliases(actions)
         return True
 
-    def cluster(self, request: Request) -> dict[str, Any]:
-        """Return the placement: all shards are here and active."""
+    def describe(self, request: Request) -> dict[str, Any]:
+        """Return the configuration, the payload schema and the counts of all shards together."""
         collection = self._get(request)
-        local = [
-            {"shard_id": shard_id, "points_count": shard.info().points_count, "state": "Active"}
-            for shard_id, shard in sorted(collection.shards.items())
-        ]
-        return {
-            "peer_id": self._store.peer_id,
-            "shard_count": len(local),
-            "local_shards": local,
-            "remote_shards": [],
-            "shard_transfers": [],
-        }
+        return collection.describe([info(target) for target in self._store.targets(collection, None)])
 
     def shard_keys(self, request: Request) -> dict[str, Any]:
-        """Return the shard keys: there are none on one node."""
-        self._get(request)
-        return {}
+        """Return the shard keys; nothing where there can be none."""
+        keys = self._store.keys(self._get(request))
+        return {} if keys is None else {"shard_keys": [{"key": key} for key in keys]}
 
     def needs_cluster(self, request: Request) -> None:
         """Refuse what only a cluster can do."""
@@ -108,11 +100,11 @@ class CollectionsApi:
         body = request.json()
         field = need(body, "field_name", request.raw)
         schema = check_field_schema(body.get("field_schema"), request.raw)
-        return self._done(request, self._get(request).create_index(field, schema))
+        return self._done(request, self._store.create_index(self._get(request), field, schema))
 
     def delete_index(self, request: Request) -> dict[str, Any]:
         """Drop the index of a payload field."""
-        return self._done(request, self._get(request).delete_index(request.params["field"]))
+        return self._done(request, self._store.delete_index(self._get(request), request.params["field"]))
 
     def _done(self, request: Request, operation: int) -> dict[str, Any]:
         status = "completed" if request.flag("wait", False) else "acknowledged"

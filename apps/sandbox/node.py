@@ -11,7 +11,9 @@ from .collections_api import CollectionsApi
 from .control_api import ControlApi, RequestLog
 from .errors import QdrantError
 from .faults import Faults
+from .membership import Membership
 from .points_api import PointsApi
+from .recovery import Recovery
 from .routing import Keys, Router
 from .server import Application, Server
 from .service_api import VERSION, ServiceApi
@@ -39,13 +41,18 @@ class SandboxNode:
         host: str = "127.0.0.1",
         read_only_api_key: str | None = None,
         version: str = VERSION,
+        membership: Membership | None = None,
     ) -> None:
-        """Prepare a node; nothing is opened yet. Port 0 takes a free one, the same again after a restart."""
+        """Prepare a node; nothing is opened yet. Port 0 takes a free one, the same again after a restart.
+
+        `version` may be changed while it runs. `membership` makes it a node of a cluster (see SandboxCluster).
+        """
         self._data_dir = Path(data_dir)
         self._host = host
         self._port = port
         self._keys = Keys(api_key or None, read_only_api_key or None)
-        self._version = version
+        self.version = version
+        self._membership = membership
         self.faults = Faults()
         self._log = RequestLog()
         self._server: Server | None = None
@@ -74,6 +81,22 @@ class SandboxNode:
         """The directory of the snapshot files."""
         return self._data_dir / "snapshots"
 
+    @property
+    def runs(self) -> bool:
+        """Whether the node answers."""
+        return self._server is not None
+
+    @property
+    def router(self) -> Router | None:
+        """What answers its requests, None while it does not run."""
+        return self._router
+
+    def set_keys(self, api_key: str | None, read_only_api_key: str | None = None) -> None:
+        """Change the keys, at once and for every later start."""
+        self._keys = Keys(api_key or None, read_only_api_key or None)
+        if self._router is not None:
+            self._router.keys = self._keys
+
     def log(self) -> list[dict[str, Any]]:
         """Return the last 1000 requests, oldest first: method, path, query, status, bytes."""
         return self._log.entries()
@@ -90,15 +113,19 @@ class SandboxNode:
         if self._server is not None:
             raise RuntimeError("the node runs already")
         self._stopping = threading.Event()
-        store = Store(self._data_dir)
-        store.open()
-        snapshots = Snapshots(store)
         router = Router(self._keys)
-        ServiceApi(store, snapshots, self._version).register(router)
+        ControlApi(self.faults, self._log).register(router)
+        if self._membership is not None:
+            store, snapshots, recovery = self._membership.open(self._data_dir, router)
+        else:
+            store = Store(self._data_dir)
+            store.open()
+            snapshots = Snapshots(store)
+            recovery = Recovery(store, snapshots)
+        ServiceApi(store, snapshots, lambda: self.version).register(router)
         CollectionsApi(store).register(router)
         PointsApi(store).register(router)
-        SnapshotsApi(store, snapshots).register(router)
-        ControlApi(self.faults, self._log).register(router)
+        SnapshotsApi(store, snapshots, recovery).register(router)
         try:
             server = Server((self._host, self._port), Application(router, self.faults, self._log, self._stopping))
         except BaseException:
@@ -106,6 +133,8 @@ class SandboxNode:
             raise
         self._port = server.server_address[1]
         self._server, self._router, self._store = server, router, store
+        if self._membership is not None:
+            self._membership.join(store, self._host, self._port)
         serve = threading.Thread(target=server.serve_forever, args=(0.02,), name="sandbox-server", daemon=True)
         flush = threading.Thread(target=self._keep_flushing, args=(store,), name="sandbox-flush", daemon=True)
         self._threads = [serve, flush]
@@ -119,6 +148,8 @@ class SandboxNode:
         if server is None or router is None or store is None:
             return
         self._stopping.set()
+        if self._membership is not None:
+            self._membership.leave(store)
         server.shutdown()
         server.server_close()
         server.close_connections(grace_seconds)

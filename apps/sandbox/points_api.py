@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import qdrant_edge as edge
@@ -15,6 +15,7 @@ from .filters import parse_filter
 from .jsonbody import need
 from .messages import Request
 from .names import parse_shard_id
+from .placement import ShardKey
 from .points import (
     PointId,
     PointReader,
@@ -30,10 +31,12 @@ from .points import (
     split_batch,
     vector_to_json,
 )
+from .reach import Target, count, place
 from .routing import Router
-from .shard import Shard
 from .store import Store
 
+# A point as the engine gives it, and the shard key it was found under.
+Hit = tuple[Any, ShardKey | None]
 _SMALLER_IS_BETTER = ("Euclid", "Manhattan")
 
 
@@ -62,6 +65,9 @@ class PointsApi:
     def _get(self, request: Request) -> Collection:
         return self._store.get(request.params["name"])
 
+    def _targets(self, request: Request, keys: list[ShardKey] | None) -> list[Target]:
+        return self._store.targets(self._get(request), keys)
+
     # Writing
 
     def upsert(self, request: Request) -> dict[str, Any]:
@@ -74,10 +80,31 @@ class PointsApi:
         reader = PointReader(collection.config)
         # The last of several points with one id wins, as when they come one after another.
         read: dict[PointId, edge.Point] = {point.id: point for point in map(reader.read, points)}
-        for shard_id, ids in collection.place(read).items():
-            shard = collection.shard(shard_id)
-            shard.update(edge.UpdateOperation.upsert_points([read[point_id] for point_id in ids]))
+
+        def write(ids: list[PointId]) -> edge.UpdateOperation:
+            return edge.UpdateOperation.upsert_points([read[point_id] for point_id in ids])
+
+        self._write_where_they_belong(collection, _keys(body), list(read), write)
         return self._done(request, collection)
+
+    def _write_where_they_belong(
+        self,
+        collection: Collection,
+        keys: list[ShardKey] | None,
+        ids: list[PointId],
+        write: Callable[[list[PointId]], edge.UpdateOperation],
+    ) -> None:
+        with self._store.writing(collection):
+            for targets in self._store.written_targets(collection, keys):
+                for shard_id, some in place(targets, ids, look=collection.placed_elsewhere).items():
+                    next(one for one in targets if one.shard_id == shard_id).update(write(some))
+
+    def _write_everywhere(
+        self, collection: Collection, keys: list[ShardKey] | None, operation: edge.UpdateOperation
+    ) -> None:
+        with self._store.writing(collection):
+            for target in self._store.targets(collection, keys):
+                target.update(operation)
 
     def delete(self, request: Request) -> dict[str, Any]:
         """Delete points by id or by filter."""
@@ -129,20 +156,19 @@ class PointsApi:
     ) -> dict[str, Any]:
         body = request.json()
         collection = self._get(request)
+        keys = _keys(body)
         if body.get("points") is not None:
             ids = parse_ids(body["points"])
             if missing_ok:
                 # A deleted point may lie anywhere, and need not be there at all.
-                for shard in collection.shards.values():
-                    shard.update(by_ids(ids))
+                self._store.written_targets(collection, keys)
+                self._write_everywhere(collection, keys, by_ids(ids))
             else:
-                for shard_id, some in collection.place(ids).items():
-                    collection.shard(shard_id).update(by_ids(some))
+                self._write_where_they_belong(collection, keys, ids, by_ids)
         elif body.get("filter") is not None:
             matching = parse_filter(body["filter"])
             assert matching is not None
-            for shard in collection.shards.values():
-                shard.update(by_filter(matching))
+            self._write_everywhere(collection, keys, by_filter(matching))
         else:
             raise bad_format("data did not match any variant of untagged enum PointsSelector at line 1 column 0")
         return self._done(request, collection)
@@ -158,10 +184,10 @@ class PointsApi:
         """Return one point with payload and vectors."""
         text = request.params["id"]
         point_id = parse_id(int(text) if text.isdecimal() else text)
-        found = _retrieve(self._get(request), [point_id], True, True)
+        found = _retrieve(self._targets(request, None), [point_id], True, True)
         if not found:
             raise not_found(f"Point with id {text} does not exists!")
-        return record_to_json(found[point_id], with_payload=True, with_vector=True)
+        return _found(found[point_id], True, True)
 
     def retrieve(self, request: Request) -> list[dict[str, Any]]:
         """Return the points that are there, in the order they were asked for."""
@@ -169,12 +195,8 @@ class PointsApi:
         ids = parse_ids(need(body, "ids", request.raw))
         payload = parse_with_payload(body.get("with_payload", True))
         vector = parse_with_vector(body.get("with_vector", False))
-        found = _retrieve(self._get(request), ids, payload, vector)
-        return [
-            record_to_json(found[one], with_payload=payload is not False, with_vector=vector is not False)
-            for one in dict.fromkeys(ids)
-            if one in found
-        ]
+        found = _retrieve(self._targets(request, _keys(body)), ids, payload, vector)
+        return [_found(found[one], payload, vector) for one in dict.fromkeys(ids) if one in found]
 
     def scroll(self, request: Request) -> dict[str, Any]:
         """Return a page of points in the order of their ids."""
@@ -186,52 +208,48 @@ class PointsApi:
         payload = parse_with_payload(_default(body.get("with_payload"), True))
         vector = parse_with_vector(_default(body.get("with_vector"), False))
         matching = parse_filter(body.get("filter"))
-        records = _page(self._get(request).shards.values(), offset, limit + 1, matching, payload, vector)
-        following = id_to_json(records[limit].id) if len(records) > limit else None
-        points = [
-            record_to_json(one, with_payload=payload is not False, with_vector=vector is not False)
-            for one in records[:limit]
-        ]
-        return {"points": points, "next_page_offset": following}
+        records = _page(self._targets(request, _keys(body)), offset, limit + 1, matching, payload, vector)
+        following = id_to_json(records[limit][0].id) if len(records) > limit else None
+        return {"points": [_found(one, payload, vector) for one in records[:limit]], "next_page_offset": following}
 
     def count(self, request: Request) -> dict[str, int]:
         """Count points; always exactly."""
         counting = _counting(request)
-        return {"count": sum(shard.count(counting) for shard in self._get(request).shards.values())}
+        return {"count": sum(count(one, counting) for one in self._targets(request, _keys(request.json())))}
 
     def count_shard(self, request: Request) -> dict[str, int]:
-        """Count the points of one shard."""
+        """Count the points of one shard, those of the replica on this node."""
         counting = _counting(request)
-        shard = self._get(request).shard(parse_shard_id(request.params["shard"]))
+        shard = self._store.local_shard(self._get(request), parse_shard_id(request.params["shard"]))
         return {"count": shard.count(counting)}
 
     def query(self, request: Request) -> dict[str, Any]:
         """Return the points nearest to a vector or to a point; without a query, the first ones by id."""
         body = request.json()
         collection = self._get(request)
+        targets = self._targets(request, _keys(body))
         limit, skip = _limit(body, "query_request", 10), body.get("offset") or 0
         payload = parse_with_payload(_default(body.get("with_payload"), False))
         vector = parse_with_vector(_default(body.get("with_vector"), False))
         matching = parse_filter(body.get("filter"))
         if body.get("query") is None:
-            records = _page(collection.shards.values(), None, limit + skip, matching, payload, vector)
+            records = _page(targets, None, limit + skip, matching, payload, vector)
             return {
                 "points": [
-                    {"id": id_to_json(one.id), "version": 0, "score": 0.0}
-                    | record_to_json(one, with_payload=payload is not False, with_vector=vector is not False)
+                    {"id": id_to_json(one[0].id), "version": 0, "score": 0.0} | _found(one, payload, vector)
                     for one in records[skip:]
                 ]
             }
         using = body.get("using") or ""
         asked = edge.QueryRequest(
             limit=limit + skip,
-            query=edge.Query.Nearest(_query_vector(collection, body["query"], using), using or None),
+            query=edge.Query.Nearest(_query_vector(targets, body["query"], using), using or None),
             filter=matching,
             with_payload=payload,
             with_vector=vector,
             score_threshold=body.get("score_threshold"),
         )
-        found = [one for shard in collection.shards.values() for one in shard.read(lambda each: each.query(asked))]
+        found = [one for target in targets for one in target.read(lambda each: each.query(asked))]
         distance = dense_vectors(collection.config).get(using, {}).get("distance")
         found.sort(key=lambda one: one.score, reverse=distance not in _SMALLER_IS_BETTER)
         return {"points": [_scored(one, payload, vector) for one in found[skip : skip + limit]]}
@@ -255,33 +273,49 @@ def _counting(request: Request) -> edge.CountRequest:
     return edge.CountRequest(exact=True, filter=matching) if matching is not None else edge.CountRequest(exact=True)
 
 
-def _retrieve(collection: Collection, ids: list[PointId], payload: Any, vector: Any) -> dict[PointId, Any]:
-    found: dict[PointId, Any] = {}
-    for shard in collection.shards.values():
-        for record in shard.read(lambda one: one.retrieve(ids, with_payload=payload, with_vector=vector)):
-            found.setdefault(record.id, record)
+def _keys(body: dict[str, Any]) -> list[ShardKey] | None:
+    given = body.get("shard_key")
+    if given is None:
+        return None
+    keys = given if isinstance(given, list) else [given]
+    if not keys or not all(isinstance(key, int | str) and not isinstance(key, bool) for key in keys):
+        raise bad_format("data did not match any variant of untagged enum ShardKeySelector at line 1 column 0")
+    return keys
+
+
+def _found(hit: Hit, payload: Any, vector: Any) -> dict[str, Any]:
+    record, key = hit
+    data = record_to_json(record, with_payload=payload is not False, with_vector=vector is not False)
+    return data if key is None else {**data, "shard_key": key}
+
+
+def _retrieve(targets: list[Target], ids: list[PointId], payload: Any, vector: Any) -> dict[PointId, Hit]:
+    found: dict[PointId, Hit] = {}
+    for target in targets:
+        for record in target.read(lambda one: one.retrieve(ids, with_payload=payload, with_vector=vector)):
+            found.setdefault(record.id, (record, target.key))
     return found
 
 
 def _page(
-    shards: Iterable[Shard],
+    targets: list[Target],
     offset: PointId | None,
     limit: int,
     matching: edge.Filter | None,
     payload: Any,
     vector: Any,
-) -> list[Any]:
+) -> list[Hit]:
     asked = edge.ScrollRequest(offset=offset, limit=limit, filter=matching, with_payload=payload, with_vector=vector)
-    pages = [shard.read(lambda one: one.scroll(asked)[0]) for shard in shards]
-    merged: list[Any] = []
-    for record in heapq.merge(*pages, key=lambda one: id_order(one.id)):
+    pages = [[(record, one.key) for record in one.read(lambda shard: shard.scroll(asked)[0])] for one in targets]
+    merged: list[Hit] = []
+    for hit in heapq.merge(*pages, key=lambda one: id_order(one[0].id)):
         # The same id in two shards shows once, as in a real scroll.
-        if not merged or merged[-1].id != record.id:
-            merged.append(record)
+        if not merged or merged[-1][0].id != hit[0].id:
+            merged.append(hit)
     return merged[:limit]
 
 
-def _query_vector(collection: Collection, query: Any, using: str) -> Any:
+def _query_vector(targets: list[Target], query: Any, using: str) -> Any:
     if isinstance(query, dict) and "nearest" in query:
         query = query["nearest"]
     if isinstance(query, list):
@@ -290,9 +324,10 @@ def _query_vector(collection: Collection, query: Any, using: str) -> Any:
         return read_sparse(query)
     if isinstance(query, int | str):
         point_id = parse_id(query)
-        record = _retrieve(collection, [point_id], False, [using] if using else True).get(point_id)
-        if record is None:
+        hit = _retrieve(targets, [point_id], False, [using] if using else True).get(point_id)
+        if hit is None:
             raise not_found(f"No point with id {query} found")
+        record = hit[0]
         return record.vector[using] if isinstance(record.vector, dict) else record.vector
     raise bad_request("this sandbox serves queries by dense vector, sparse vector or point id")
 

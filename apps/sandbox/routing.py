@@ -77,7 +77,7 @@ class Router:
     """Finds the endpoint, checks the key, runs it and wraps what it returns or raises."""
 
     def __init__(self, keys: Keys) -> None:
-        self._keys = keys
+        self.keys = keys
         self._routes: list[Route] = []
         self._background: set[threading.Thread] = set()
         self._lock = threading.Lock()
@@ -109,7 +109,7 @@ class Router:
         access = "manage"
         if route is None or route.access != "open":
             try:
-                access = self._keys.access(request.headers) or "read"
+                access = self.keys.access(request.headers) or "read"
             except QdrantError as error:
                 return Text(error.status, error.message, typed=False)
         if route is None:

@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from .control_api import PREFIX, RequestLog
@@ -17,7 +17,6 @@ from .download import GzipSink, disposition, plan_download, send_gzip, wants_gzi
 from .errors import QdrantError
 from .faults import FaultPlan, Faults
 from .messages import File, Json, Nothing, Request, Response, Stream, Text
-from .routing import Router
 from .wire import BodyReader, BodyWriter, ConnectionCut, reset, wait_until_gone
 
 _VARY = "Origin, Access-Control-Request-Method, Access-Control-Request-Headers"
@@ -27,11 +26,18 @@ _LINGER_SECONDS = 5.0
 _EXIT_CODE_OF_DEATH = 137
 
 
+class Answers(Protocol):
+    """What answers requests: the router of a node."""
+
+    def handle(self, request: Request, raw_path: str) -> Response:
+        """Answer a request."""
+
+
 @dataclass(frozen=True)
 class Application:
     """What the connections of a server share."""
 
-    router: Router
+    router: Answers
     faults: Faults
     log: RequestLog
     stopping: threading.Event
@@ -114,7 +120,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     do_GET = do_PUT = do_POST = do_DELETE = do_PATCH = do_HEAD = do_OPTIONS = _serve
 
-    def _answer(self, router: Router, path: str, query: str, plan: FaultPlan) -> None:
+    def _answer(self, router: Answers, path: str, query: str, plan: FaultPlan) -> None:
         chunked = "chunked" in (self.headers.get("Transfer-Encoding") or "").lower()
         length = self.headers.get("Content-Length") or "0"
         if not length.isdecimal():

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from .collection import Collection
+from .errors import QdrantError
 from .messages import Json, Request, Text
+from .placement import ACTIVE
+from .reach import info
 from .routing import Router
 from .snapshots import Snapshots
 from .store import Store
@@ -19,12 +25,13 @@ _OPEN_FILES = Path("/proc/self/fd")
 
 
 class ServiceApi:
-    """What monitors and version checks ask for."""
+    """What monitors and version checks ask for. `version` is asked anew each time: a test may change it."""
 
-    def __init__(self, store: Store, snapshots: Snapshots, version: str) -> None:
+    def __init__(self, store: Store, snapshots: Snapshots, version: Callable[[], str]) -> None:
         self._store = store
         self._snapshots = snapshots
         self._version = version
+        self._ready = False
         self._started = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"
 
     def register(self, router: Router) -> None:
@@ -32,7 +39,7 @@ class ServiceApi:
         router.add("GET", "/", self.root, access="open")
         for path in ("/healthz", "/livez"):
             router.add("GET", path, lambda _: Text(200, "healthz check passed"), access="open")
-        router.add("GET", "/readyz", lambda _: Text(200, "all shards are ready"), access="open")
+        router.add("GET", "/readyz", self.readyz, access="open")
         router.add("GET", "/cluster", lambda _: {"status": "disabled"})
         router.add("GET", "/issues", lambda _: {"issues": []})
         router.add("DELETE", "/issues", lambda _: True, access="manage")
@@ -41,7 +48,19 @@ class ServiceApi:
 
     def root(self, request: Request) -> Json:
         """Say what this is and which version of Qdrant it answers like."""
-        return Json(200, {"title": "qdrant - vector search engine", "version": self._version, "commit": _COMMIT})
+        return Json(200, {"title": "qdrant - vector search engine", "version": self._version(), "commit": _COMMIT})
+
+    def readyz(self, request: Request) -> Text:
+        """Say whether all replicas on this node are sound; once they were, it stays so until a restart."""
+        me = self._store.peer_id
+        states = {
+            replicas[me]
+            for collection in self._store.collections()
+            for replicas in self._store.replicas(collection).values()
+            if me in replicas
+        }
+        self._ready = self._ready or states <= {"Active", "ReshardingScaleDown", "Listener"}
+        return Text(200, "all shards are ready") if self._ready else Text(503, "some shards are not ready")
 
     def telemetry(self, request: Request) -> dict[str, Any]:
         """Return the parts of the telemetry a client watches; more at details_level 2."""
@@ -61,11 +80,18 @@ class ServiceApi:
             ]
         return {
             "id": self._store.telemetry_id,
-            "app": {"name": "qdrant", "version": self._version, "startup": self._started},
+            "app": {"name": "qdrant", "version": self._version(), "startup": self._started},
             "collections": collections,
-            "cluster": {"enabled": False, "resharding_enabled": False},
+            "cluster": {"enabled": self._store.peers() is not None, "resharding_enabled": False},
             "requests": {"rest": {"responses": {}}, "grpc": {"responses": {}}},
         }
+
+    def _points(self, collection: Collection) -> int:
+        found = 0
+        for target in self._store.targets(collection, None):
+            with suppress(QdrantError):  # no replica of this shard can be asked
+                found += info(target).points_count
+        return found
 
     def metrics(self, request: Request) -> Text:
         """Return metrics in the text format of Prometheus."""
@@ -79,12 +105,16 @@ class ServiceApi:
         def each(value: Any) -> list[tuple[str, float]]:
             return [(f'{{id="{_escaped(one.name)}"}}', value(one)) for one in found]
 
-        info = f'{{name="qdrant",version="{self._version}"}}'
-        replicas = int(bool(found))
-        add("app_info", "gauge", "information about qdrant server", [(info, 1)])
+        app = f'{{name="qdrant",version="{self._version()}"}}'
+        peers = self._store.peers()
+        states = [
+            list(replicas.values()) for collection in found for replicas in self._store.replicas(collection).values()
+        ]
+        active = [sum(state in ACTIVE for state in one) for one in states]
+        add("app_info", "gauge", "information about qdrant server", [(app, 1)])
         add("app_status_recovery_mode", "gauge", "features enabled in qdrant server", [("", 0)])
         add("collections_total", "gauge", "number of collections", [("", len(found))])
-        points = {one.name: sum(shard.info().points_count for shard in one.shards.values()) for one in found}
+        points = {one.name: self._points(one) for one in found}
         add(
             "collections_vector_total",
             "gauge",
@@ -102,19 +132,19 @@ class ServiceApi:
             "collection_active_replicas_min",
             "gauge",
             "minimum number of active replicas across all shards",
-            [("", replicas)],
+            [("", min(active, default=0))],
         )
         add(
             "collection_active_replicas_max",
             "gauge",
             "maximum number of active replicas across all shards",
-            [("", replicas)],
+            [("", max(active, default=0))],
         )
         add(
             "collection_dead_replicas",
             "gauge",
             "total amount of shard replicas in non-active state",
-            [("", 0)],
+            [("", sum(map(len, states)) - sum(active))],
         )
         if found:
             add(
@@ -135,7 +165,9 @@ class ServiceApi:
                 "total amount of snapshots created",
                 each(lambda one: self._snapshots.created[one.name]),
             )
-        add("cluster_enabled", "gauge", "is cluster support enabled", [("", 0)])
+        add("cluster_enabled", "gauge", "is cluster support enabled", [("", int(peers is not None))])
+        if peers is not None:
+            add("cluster_peers_total", "gauge", "total number of cluster peers", [("", len(peers))])
         add("process_threads", "gauge", "count of active threads", [("", threading.active_count())])
         add(
             "process_open_fds",

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,6 +13,7 @@ import qdrant_edge as edge
 from .archive import TarWriter
 from .config import Config, edge_config
 from .errors import QdrantError, internal, not_found, wrong_input
+from .locks import ReadWriteLock
 from .schema import FieldSchema, edge_field_schema
 
 T = TypeVar("T")
@@ -22,47 +21,6 @@ T = TypeVar("T")
 # genuine shard snapshot. Its name carries the next operation, so that a server goes on counting from there.
 _WAL_HEADER = b"wal\0\0\0\0\0"
 _WAL_SEGMENT_BYTES = 32 << 20
-
-
-class ReadWriteLock:
-    """Many readers or one writer; a waiting writer goes before readers that come after it."""
-
-    def __init__(self) -> None:
-        self._changed = threading.Condition()
-        self._readers = 0
-        self._writing = False
-        self._waiting = 0
-
-    @contextmanager
-    def read(self) -> Iterator[None]:
-        """Hold the lock together with other readers."""
-        with self._changed:
-            self._changed.wait_for(lambda: not self._writing and not self._waiting)
-            self._readers += 1
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._readers -= 1
-                self._changed.notify_all()
-
-    @contextmanager
-    def write(self) -> Iterator[None]:
-        """Hold the lock alone."""
-        with self._changed:
-            self._waiting += 1
-            try:
-                self._changed.wait_for(lambda: not self._writing and not self._readers)
-                self._writing = True
-            finally:
-                self._waiting -= 1
-                self._changed.notify_all()
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._writing = False
-                self._changed.notify_all()
 
 
 def call_engine(call: Callable[[], T]) -> T:
@@ -124,6 +82,14 @@ def create_shard(path: Path, config: Config) -> edge.EdgeShard:
     return call_engine(lambda: edge.EdgeShard.create(str(path), edge_config(config)))
 
 
+def pack_state(tar: TarWriter, prefix: str, peer_id: int, states: Mapping[int, str], *, is_local: bool) -> None:
+    """Write the two small files that end a shard's part of a snapshot, and are all of it for a remote shard."""
+    peers = {str(peer): state for peer, state in states.items()}
+    state = {"is_local": is_local, "this_peer_id": peer_id, "peers": peers}
+    tar.add_bytes(f"{prefix}replica_state.json", json.dumps(state, separators=(",", ":")).encode())
+    tar.add_bytes(f"{prefix}shard_config.json", b'{"type":"ReplicaSet"}')
+
+
 class Shard:
     """A shard that serves: reads together, updates one at a time, and can be replaced as a whole."""
 
@@ -157,8 +123,11 @@ class Shard:
                 self._dirty = False
                 call_engine(self._edge.flush)
 
-    def pack(self, tar: TarWriter, prefix: str, peer_id: int) -> None:
-        """Write this shard's entries of a snapshot, all names under `prefix`. Updates wait meanwhile."""
+    def pack(self, tar: TarWriter, prefix: str, peer_id: int, states: Mapping[int, str]) -> None:
+        """Write this shard's entries of a snapshot, all names under `prefix`. Updates wait meanwhile.
+
+        `states` are the states of all its replicas by peer.
+        """
         with self._lock.read():
             call_engine(self._edge.flush)
             version = 0
@@ -172,9 +141,7 @@ class Shard:
                         tar.add_file(f"{prefix}segments/{segment.name}/files/{inner}", file)
         tar.add_directory(f"{prefix}wal")
         tar.add_sparse_bytes(f"{prefix}wal/closed-{version + 1}", _WAL_HEADER, _WAL_SEGMENT_BYTES)
-        state = {"is_local": True, "this_peer_id": peer_id, "peers": {str(peer_id): "Active"}}
-        tar.add_bytes(f"{prefix}replica_state.json", json.dumps(state, separators=(",", ":")).encode())
-        tar.add_bytes(f"{prefix}shard_config.json", b'{"type":"ReplicaSet"}')
+        pack_state(tar, prefix, peer_id, states, is_local=True)
 
     def replace(self, path: Path, opened: edge.EdgeShard, commit: Callable[[], None]) -> None:
         """Serve another directory from now on; `commit` records that, then the old data is deleted."""
@@ -184,6 +151,15 @@ class Shard:
             commit()
             call_engine(old_edge.close)
         shutil.rmtree(old_path, ignore_errors=True)
+
+    def discard(self) -> None:
+        """Let go of the files and delete them; what cannot be closed is deleted all the same."""
+        try:
+            self.close()
+        except QdrantError:
+            pass  # it is broken, or closed already
+        finally:
+            shutil.rmtree(self.path, ignore_errors=True)
 
     def close(self) -> None:
         """Write what changed and let go of the files. Later calls fail."""

@@ -1,4 +1,4 @@
-"""Snapshots of collections and shards: made, listed, deleted, and recovered from."""
+"""Snapshots of collections and shards: made, listed, deleted, and fetched or uploaded for a recovery."""
 
 from __future__ import annotations
 
@@ -15,22 +15,18 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from .archive import Sink, TarWriter, unpack_collection, unpack_shard
+from .archive import Sink, TarWriter
 from .collection import Collection
-from .config import config_of_snapshot, explain_vectors
 from .errors import (
-    QdrantError,
     bad_request,
     checksum_mismatch,
     forbidden,
     internal,
     not_found,
-    wrong_input,
 )
 from .fetch import check_hash, fetch, hash_file
 from .names import check_snapshot_name, collection_snapshot_name, shard_snapshot_name
-from .schema import FieldSchema, check_field_schema
-from .shard import open_shard
+from .shard import pack_state
 from .store import Store
 
 # The version of Qdrant's collection format, the same from 1.7 on.
@@ -101,12 +97,17 @@ class Snapshots:
         """Make a snapshot of all shards, one after another, and describe it. Raises: QdrantError."""
 
         def pack(tar: TarWriter) -> None:
-            for shard_id, shard in sorted(collection.shards.items()):
-                shard.pack(tar, f"{shard_id}/", self._store.peer_id)
+            for shard_id, states in self._store.replicas(collection).items():
+                shard = collection.shards.get(shard_id)
+                if shard is None:
+                    pack_state(tar, f"{shard_id}/", self._store.peer_id, states, is_local=False)
+                else:
+                    shard.pack(tar, f"{shard_id}/", self._store.peer_id, states)
             config = {**collection.config, "uuid": None}
             tar.add_bytes("version.info", _FORMAT_VERSION)
             tar.add_bytes("config.json", json.dumps(config, separators=(",", ":")).encode())
-            tar.add_bytes("shard_key_mapping.json", b"[]")
+            mapping = json.dumps(self._store.key_mapping(collection), separators=(",", ":"))
+            tar.add_bytes("shard_key_mapping.json", mapping.encode())
             schema = json.dumps({"schema": collection.schema}, separators=(",", ":"))
             tar.add_bytes("payload_index.json", schema.encode())
 
@@ -115,22 +116,26 @@ class Snapshots:
 
     def create_shard(self, collection: Collection, shard_id: int) -> dict[str, Any]:
         """Make a snapshot of one shard and describe it. Raises: QdrantError."""
-        shard = collection.shard(shard_id)
         name = shard_snapshot_name(collection.name, shard_id, datetime.now(UTC))
         directory = self.directory(collection.name, shard_id)
-        return self._create(collection, directory, name, lambda tar: shard.pack(tar, "", self._store.peer_id))
+        return self._create(collection, directory, name, self._packing(collection, shard_id))
 
     def stream_shard(self, collection: Collection, shard_id: int, sink: Sink) -> None:
         """Write a fresh snapshot of one shard to a sink; no file is kept. Raises: QdrantError."""
-        with self._running(self.creating, collection.name):
+        with self.running(self.creating, collection.name):
             tar = TarWriter(sink)
-            collection.shard(shard_id).pack(tar, "", self._store.peer_id)
+            self._packing(collection, shard_id)(tar)
             tar.finish()
+
+    def _packing(self, collection: Collection, shard_id: int) -> Callable[[TarWriter], None]:
+        shard = self._store.local_shard(collection, shard_id, "local or queue proxy shard")
+        states = self._store.replicas(collection)[shard_id]
+        return lambda tar: shard.pack(tar, "", self._store.peer_id, states)
 
     def _create(
         self, collection: Collection, directory: Path, name: str, pack: Callable[[TarWriter], None]
     ) -> dict[str, Any]:
-        with self._running(self.creating, collection.name), self._scratch(f"{name}-arc-") as scratch:
+        with self.running(self.creating, collection.name), self.scratch(f"{name}-arc-") as scratch:
             part = scratch / "archive"
             with part.open("xb", buffering=0) as file:
                 sink = _HashingFile(file)
@@ -149,73 +154,7 @@ class Snapshots:
             self.created[collection.name] += 1
         return describe(directory / name)
 
-    # Recovering
-
-    def recover_collection(self, name: str, archive: Path) -> None:
-        """Put an archive in the place of a collection, which is created when it is missing.
-
-        Live data is left alone until every shard is unpacked and opened. Raises: QdrantError.
-        """
-        with self._running(self.recovering, name), self._scratch("recover-") as scratch:
-            target = scratch / "unpacked"
-            shards = unpack_collection(archive, target)
-            config = config_of_snapshot(_read_json(target / "config.json"))
-            if shards != list(range(config["params"]["shard_number"])):
-                raise internal("Can't restore snapshot in local mode with missing data at some shard")
-            collection = self._store.find(name)
-            if collection is None:
-                schema = _snapshot_schema(target / "payload_index.json")
-                parts = {shard_id: target / str(shard_id) for shard_id in shards}
-                path = self._store.new_collection_path()
-                self._store.add(Collection.adopt(path, name, config, schema, parts))
-                return
-            self._check_compatible(collection, config)
-            with collection.recovering:
-                self._replace_shards(collection, {shard_id: target / str(shard_id) for shard_id in shards})
-
-    def recover_shard(self, collection: Collection, shard_id: int, archive: Path) -> None:
-        """Put an archive in the place of one shard; nothing is compared but what the engine compares.
-
-        Live data is left alone until the archive is unpacked and opened. Raises: QdrantError.
-        """
-        collection.shard(shard_id)
-        with self._running(self.recovering, collection.name), self._scratch("recover-") as scratch:
-            target = scratch / "unpacked"
-            unpack_shard(archive, target)
-            with collection.recovering:
-                self._replace_shards(collection, {shard_id: target})
-
-    def _replace_shards(self, collection: Collection, parts: dict[int, Path]) -> None:
-        ready: dict[int, tuple[Path, Any]] = {}
-        try:
-            for shard_id, part in parts.items():
-                path = collection.new_shard_path(shard_id)
-                part.rename(path)
-                ready[shard_id] = (path, None)
-                ready[shard_id] = (path, open_shard(path, collection.config, collection.schema))
-        except BaseException:
-            for path, opened in ready.values():
-                if opened is not None:
-                    opened.close()
-                shutil.rmtree(path, ignore_errors=True)
-            raise
-        for shard_id, (path, opened) in ready.items():
-            collection.replace_shard(shard_id, path, opened)
-
-    def _check_compatible(self, collection: Collection, config: dict[str, Any]) -> None:
-        ours, theirs = collection.config["params"], config["params"]
-        if ours["vectors"] != theirs["vectors"]:
-            collection_has, snapshot_has = explain_vectors(collection.config), explain_vectors(config)
-            raise wrong_input(
-                "Snapshot is not compatible with existing collection: "
-                f"Collection vectors: {collection_has} Snapshot Vectors: {snapshot_has}"
-            )
-        if ours["shard_number"] != theirs["shard_number"]:
-            collection_has, snapshot_has = ours["shard_number"], theirs["shard_number"]
-            raise wrong_input(
-                "Snapshot is not compatible with existing collection: "
-                f"Collection shard number: {collection_has} Snapshot shard number: {snapshot_has}"
-            )
+    # Sources of recoveries
 
     @contextmanager
     def located(self, location: str, api_key: str | None, checksum: str | None) -> Iterator[Path]:
@@ -264,17 +203,11 @@ class Snapshots:
 
     @contextmanager
     def _fetched(self, url: str, api_key: str | None, checksum: str | None) -> Iterator[Path]:
-        with self._scratch("download-") as scratch:
+        with self.scratch("download-") as scratch:
             check_hash(checksum, fetch(url, api_key, scratch / "archive"))
             yield scratch / "archive"
 
     # Uploads
-
-    @contextmanager
-    def upload_scratch(self) -> Iterator[Path]:
-        """Give a directory for the file of an upload; it is deleted afterwards."""
-        with self._scratch("upload-") as scratch:
-            yield scratch
 
     def check_upload(self, archive: Path, checksum: str | None) -> None:
         """Compare an uploaded file with its promised hash. Raises: QdrantError (400).
@@ -298,7 +231,8 @@ class Snapshots:
         return target
 
     @contextmanager
-    def _running(self, counter: Counter[str], collection: str) -> Iterator[None]:
+    def running(self, counter: Counter[str], collection: str) -> Iterator[None]:
+        """Count work on a collection while it runs."""
         with self._lock:
             counter[collection] += 1
         try:
@@ -308,7 +242,8 @@ class Snapshots:
                 counter[collection] -= 1
 
     @contextmanager
-    def _scratch(self, prefix: str) -> Iterator[Path]:
+    def scratch(self, prefix: str) -> Iterator[Path]:
+        """Give an empty directory that is deleted afterwards. Raises: QdrantError (500)."""
         try:
             path = Path(tempfile.mkdtemp(prefix=prefix, dir=self._store.temp_path))
         except OSError as error:
@@ -345,21 +280,3 @@ def _is_file(path: Path) -> bool:
 
 def _os_error(error: OSError) -> str:
     return f"{error.strerror} (os error {error.errno})"
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_bytes())
-    except ValueError as error:
-        raise internal(f"Failed to read {path.name} of the snapshot: {error}") from error
-
-
-def _snapshot_schema(path: Path) -> dict[str, FieldSchema]:
-    if not path.is_file():
-        return {}
-    data = _read_json(path)
-    raw = path.read_bytes()
-    try:
-        return {field: check_field_schema(value, raw) for field, value in data["schema"].items()}
-    except (KeyError, TypeError, AttributeError, QdrantError) as error:
-        raise internal(f"Failed to read {path.name} of the snapshot") from error

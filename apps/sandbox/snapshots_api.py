@@ -10,25 +10,28 @@ from typing import Any
 
 from .archive import Sink
 from .collection import Collection
-from .errors import QdrantError
+from .errors import QdrantError, not_found
 from .fetch import check_sha256
 from .jsonbody import need, need_variant
 from .messages import File, Request, Stream, Text, accepted
 from .multipart import Upload, receive_upload
 from .names import check_collection_name, parse_shard_id, shard_snapshot_name
+from .recovery import Recovery
 from .routing import Router
 from .snapshots import Snapshots
 from .store import Store
 
 _PRIORITIES = ("no_sync", "snapshot", "replica")
+_DEFAULT_PRIORITY = "snapshot"
 
 
 class SnapshotsApi:
     """What clients do with snapshots."""
 
-    def __init__(self, store: Store, snapshots: Snapshots) -> None:
+    def __init__(self, store: Store, snapshots: Snapshots, recovery: Recovery) -> None:
         self._store = store
         self._snapshots = snapshots
+        self._recovery = recovery
 
     def register(self, router: Router) -> None:
         """Add the endpoints. Uploads read their body before `wait=false` lets go of the caller."""
@@ -41,16 +44,25 @@ class SnapshotsApi:
             router.add("DELETE", f"{base}/snapshots/{{snapshot}}", self.delete, access="manage", background=True)
         router.add("GET", "/collections/{name}/shards/{shard}/snapshot", self.stream, access="manage", plain=True)
 
-    def _place(self, request: Request) -> tuple[Collection, int | None, Path]:
+    def _place(
+        self, request: Request, refused: str = "local or queue proxy shard"
+    ) -> tuple[Collection, int | None, Path]:
         shard_id = parse_shard_id(request.params["shard"]) if "shard" in request.params else None
         collection = self._store.get(request.params["name"])
         if shard_id is not None:
-            collection.shard(shard_id)
+            self._store.local_shard(collection, shard_id, refused)
         return collection, shard_id, self._snapshots.directory(collection.name, shard_id)
+
+    def _shard(self, request: Request) -> tuple[Collection, int]:
+        # Whoever recovers a shard need not have it yet.
+        collection, shard_id = self._store.get(request.params["name"]), parse_shard_id(request.params["shard"])
+        if shard_id not in self._store.replicas(collection):
+            raise not_found(f"shard {shard_id} not found")
+        return collection, shard_id
 
     def list(self, request: Request) -> list[dict[str, Any]]:
         """List the snapshots of a collection or shard."""
-        return self._snapshots.list(self._place(request)[2])
+        return self._snapshots.list(self._place(request, "local shard")[2])
 
     def create(self, request: Request) -> dict[str, Any]:
         """Make a snapshot of a collection or shard."""
@@ -83,18 +95,17 @@ class SnapshotsApi:
         """Put a snapshot in the place of a collection or shard; the source is an address or a file."""
         body = request.json()
         location = str(need(body, "location", request.raw))
-        if body.get("priority") is not None:
-            need_variant(body["priority"], _PRIORITIES, request.raw)
+        priority = need_variant(body.get("priority") or _DEFAULT_PRIORITY, _PRIORITIES, request.raw)
         checksum = check_sha256(body.get("checksum"))
         key = body.get("api_key")
         if "shard" in request.params:
-            collection, shard_id, directory = self._place(request)
-            assert shard_id is not None
+            collection, shard_id = self._shard(request)
+            directory = self._snapshots.directory(collection.name, shard_id)
             with self._snapshots.located_for_shard(directory, location, key, checksum) as archive:
-                self._snapshots.recover_shard(collection, shard_id, archive)
+                self._recovery.recover_shard(collection, shard_id, archive, priority)
             return True
         with self._snapshots.located(location, key, checksum) as archive:
-            self._snapshots.recover_collection(self._target(request), archive)
+            self._recovery.recover_collection(self._target(request), archive, priority)
         return True
 
     def upload(self, request: Request) -> Any:
@@ -112,7 +123,7 @@ class SnapshotsApi:
             # The endpoint of shards takes any text here, and then finds that it does not match.
             check_sha256(checksum, "query parameters")
         apply = self._for_shard(request) if for_shard else self._for_collection(request)
-        with self._snapshots.upload_scratch() as scratch:
+        with self._snapshots.scratch("upload-") as scratch:
             try:
                 upload = receive_upload(
                     request.body,
@@ -133,16 +144,17 @@ class SnapshotsApi:
         return None if for_shard else True
 
     def _for_shard(self, request: Request) -> Callable[[Upload], None]:
-        collection, shard_id, _ = self._place(request)
-        assert shard_id is not None
-        return lambda upload: self._snapshots.recover_shard(collection, shard_id, upload.path)
+        collection, shard_id = self._shard(request)
+        priority = request.query.get("priority", _DEFAULT_PRIORITY)
+        return lambda upload: self._recovery.recover_shard(collection, shard_id, upload.path, priority)
 
     def _for_collection(self, request: Request) -> Callable[[Upload], None]:
         target = self._target(request)
 
         def apply(upload: Upload) -> None:
             kept = self._snapshots.keep_upload(target, upload.filename, upload.path)
-            self._snapshots.recover_collection(target, kept)
+            priority = request.query.get("priority", _DEFAULT_PRIORITY)
+            self._recovery.recover_collection(target, kept, priority)
 
         return apply
 

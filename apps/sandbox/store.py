@@ -10,12 +10,19 @@ import secrets
 import shutil
 import threading
 import uuid
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
+from .aliases import changed_aliases
 from .collection import Collection, write_json
 from .config import Config
-from .errors import already_exists, bad_format, bad_request, no_collection, not_found
+from .errors import already_exists, bad_request, no_collection, wrong_input
+from .placement import ShardKey, worded_key
+from .reach import LocalTarget, Target
+from .schema import FieldSchema
+from .shard import Shard
 
 
 class Store:
@@ -90,7 +97,10 @@ class Store:
         with self._lock:
             if name in self._collections or name in self._aliases:
                 raise already_exists(name)
-            self._collections[name] = Collection.create(self.new_collection_path(), name, config)
+            # With custom sharding shards come with their keys, which only a cluster can create.
+            custom = config["params"].get("sharding_method") == "custom"
+            shard_ids = range(0 if custom else config["params"]["shard_number"])
+            self._collections[name] = Collection.create(self.new_collection_path(), name, config, shard_ids)
 
     def add(self, collection: Collection) -> None:
         """Take in a restored collection. Raises: QdrantError (409); the collection is deleted then."""
@@ -124,36 +134,76 @@ class Store:
     def change_aliases(self, actions: list[dict[str, Any]]) -> None:
         """Apply create, delete and rename actions: all of them, or none. Raises: QdrantError."""
         with self._lock:
-            changed = dict(self._aliases)
-            for action in actions:
-                self._change_alias(changed, action)
-            self._save_aliases(changed)
-
-    def _change_alias(self, aliases: dict[str, str], action: dict[str, Any]) -> None:
-        try:
-            [(kind, names)] = action.items()
-            if kind == "create_alias":
-                alias, target = names["alias_name"], names["collection_name"]
-                if target not in self._collections:
-                    raise no_collection(target)
-                if alias in self._collections:
-                    raise already_exists(alias)
-                aliases[alias] = target
-            elif kind == "delete_alias":
-                aliases.pop(names["alias_name"], None)
-            elif kind == "rename_alias":
-                old, new = names["old_alias_name"], names["new_alias_name"]
-                if old not in aliases:
-                    raise not_found(f"Alias {old} does not exists!")
-                if new in self._collections:
-                    raise already_exists(new)
-                aliases[new] = aliases.pop(old)
-            else:
-                raise bad_request(f"unknown alias action {kind}")
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise bad_format("data did not match any variant of untagged enum AliasOperations") from error
+            self._save_aliases(changed_aliases(self._aliases, self._collections, actions))
 
     def _save_aliases(self, aliases: dict[str, str]) -> None:
         if aliases != self._aliases:
             write_json(self.path / "aliases.json", aliases)
             self._aliases = aliases
+
+    # What differs in a cluster: `MemberStore` does these together with the other nodes.
+
+    def set_config(self, collection: Collection, config: Config) -> None:
+        """Change the configuration of a collection."""
+        collection.set_config(config)
+
+    def create_index(self, collection: Collection, field: str, schema: FieldSchema) -> int:
+        """Index a payload field in every shard and return the operation's id. Raises: QdrantError."""
+        return collection.create_index(field, schema)
+
+    def delete_index(self, collection: Collection, field: str) -> int:
+        """Drop the index of a payload field, if there is one, and return the operation's id."""
+        return collection.delete_index(field)
+
+    def targets(self, collection: Collection, keys: Sequence[ShardKey] | None) -> list[Target]:
+        """Return the shards to read, those of some shard keys when given. Raises: QdrantError (400)."""
+        for key in keys or ():
+            raise bad_request(f"Shard key {worded_key(key)} not found")
+        return [LocalTarget(shard) for shard in list(collection.shards.values())]
+
+    def written_targets(self, collection: Collection, keys: Sequence[ShardKey] | None) -> list[list[Target]]:
+        """Return the shards points go to: a list for each key, within which a point has one home.
+
+        Raises: QdrantError (400).
+        """
+        for key in keys or ():
+            raise wrong_input(f"Shard key {worded_key(key)} not found")
+        return [self.targets(collection, None)]
+
+    def writing(self, collection: Collection) -> AbstractContextManager[None]:
+        """Hold this while points are written."""
+        return nullcontext()
+
+    def placement(self, collection: Collection) -> dict[str, Any]:
+        """Return GET /collections/{name}/cluster: all shards are here and active."""
+        shards = sorted(collection.shards.items())
+        return {
+            "peer_id": self.peer_id,
+            "shard_count": len(shards),
+            "local_shards": [
+                {"shard_id": shard_id, "points_count": shard.info().points_count, "state": "Active"}
+                for shard_id, shard in shards
+            ],
+            "remote_shards": [],
+            "shard_transfers": [],
+        }
+
+    def keys(self, collection: Collection) -> list[ShardKey] | None:
+        """Return the shard keys, None without custom sharding or where keys cannot be."""
+        return None
+
+    def replicas(self, collection: Collection) -> dict[int, dict[int, str]]:
+        """Return the states of all replicas by shard and peer."""
+        return {shard_id: {self.peer_id: "Active"} for shard_id in collection.shards}
+
+    def key_mapping(self, collection: Collection) -> list[dict[str, Any]]:
+        """Return `shard_key_mapping.json` of a snapshot."""
+        return []
+
+    def local_shard(self, collection: Collection, shard_id: int, refused: str = "") -> Shard:
+        """Return a replica on this node. Raises: QdrantError (404); `refused` words it when it is elsewhere."""
+        return collection.shard(shard_id)
+
+    def peers(self) -> list[int] | None:
+        """Return the ids of all peers, None for a node that is alone."""
+        return None
