@@ -121,12 +121,13 @@ DATABASES = {"default": env.db_url("DATABASE_URL", default=f"sqlite:///{DATA_DIR
 DATABASES["default"].setdefault("OPTIONS", {})
 if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
     # IMMEDIATE + WAL: a deferred transaction that turns from reading to writing fails with "database is locked"
-    # at once, whatever the time-out; one that starts as a writer waits its turn.
-    DATABASES["default"]["OPTIONS"] |= {
+    # at once, whatever the time-out; one that starts as a writer waits its turn. The address may say otherwise
+    # (sqlite:////path?timeout=60, in seconds).
+    DATABASES["default"]["OPTIONS"] = {
         "transaction_mode": "IMMEDIATE",
         "timeout": 20,
         "init_command": "PRAGMA journal_mode=WAL;PRAGMA synchronous=NORMAL;PRAGMA foreign_keys=ON;",
-    }
+    } | DATABASES["default"]["OPTIONS"]
 else:
     DATABASES["default"]["CONN_HEALTH_CHECKS"] = True
     DATABASES["default"]["CONN_MAX_AGE"] = 60

@@ -69,6 +69,11 @@ class Child:
         self._signal(signal.SIGKILL)
         self._process.wait()
 
+    def kill(self) -> None:
+        """SIGKILL to the whole group, now."""
+        self._signal(signal.SIGKILL)
+        self._process.wait()
+
     def _signal(self, number: int) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, number)
