@@ -179,6 +179,8 @@ BACKUPMGR_WORKERS = env.int("BACKUPMGR_WORKERS", default=2)
 BACKUPMGR_LEASE_SECONDS = env.int("BACKUPMGR_LEASE_SECONDS", default=60)
 # How often the worker's supervisor looks after leases, waiting jobs and left-overs.
 BACKUPMGR_TICK_SECONDS = env.float("BACKUPMGR_TICK_SECONDS", default=5.0)
+# How often each cluster is asked how it is and which collections it has; 0 for never, and then nobody can vouch for it.
+BACKUPMGR_CHECK_SECONDS = env.float("BACKUPMGR_CHECK_SECONDS", default=60.0)
 # How often a job may start anew after its worker vanished.
 BACKUPMGR_MAX_ATTEMPTS = env.int("BACKUPMGR_MAX_ATTEMPTS", default=3)
 # A job that could start has waited this long while its worker runs nothing: the queue is stuck and is restarted.
@@ -192,9 +194,10 @@ BACKUPMGR_SNAPSHOT_TIMEOUT_SECONDS = env.int("BACKUPMGR_SNAPSHOT_TIMEOUT_SECONDS
 # How long a presigned address stays valid that a Qdrant node restores from.
 BACKUPMGR_PRESIGN_SECONDS = env.int("BACKUPMGR_PRESIGN_SECONDS", default=6 * 3600)
 
-if BACKUPMGR_WORKERS < 1 or BACKUPMGR_LEASE_SECONDS < 3 or BACKUPMGR_TICK_SECONDS <= 0:
+if BACKUPMGR_WORKERS < 1 or BACKUPMGR_LEASE_SECONDS < 3 or BACKUPMGR_TICK_SECONDS <= 0 or BACKUPMGR_CHECK_SECONDS < 0:
     raise ImproperlyConfigured(
-        "BACKUPMGR_WORKERS must be 1 or more, BACKUPMGR_LEASE_SECONDS 3 or more, BACKUPMGR_TICK_SECONDS above 0."
+        "BACKUPMGR_WORKERS must be 1 or more, BACKUPMGR_LEASE_SECONDS 3 or more, BACKUPMGR_TICK_SECONDS above 0, "
+        "BACKUPMGR_CHECK_SECONDS 0 or more."
     )
 
 # django-q2 carries "run job X" and nothing else; the Job row is the truth (apps/jobs). Its own time-out must

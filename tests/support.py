@@ -134,6 +134,8 @@ class WorkerProcess:
             "BACKUPMGR_TICK_SECONDS": "0.5",
             "BACKUPMGR_LEASE_SECONDS": "6",
             "BACKUPMGR_WORKERS": "1",
+            # A check of the cluster would meet the faults that a test has prepared for a job.
+            "BACKUPMGR_CHECK_SECONDS": "0",
             **environment,
         }
         self.process = self._start()

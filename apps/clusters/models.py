@@ -9,10 +9,12 @@ from typing import Any
 
 from django.conf import settings
 from django.core.exceptions import ValidationError
-from django.core.validators import MinValueValidator
+from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models, transaction
 from django.db.models import Q
 
+from apps.clusters.observed import ClusterObservation as ClusterObservation  # Django finds models here
+from apps.clusters.observed import ObservedCollection as ObservedCollection
 from apps.clusters.qdrant import Endpoint, check_api_key, check_node_url
 from apps.core.crypto import UndecryptableSecret
 from apps.core.fields import EncryptedField
@@ -64,6 +66,12 @@ class Cluster(TimestampedModel):
         blank=True,
         default="",
         help_text="PEM; only when the node's certificate is signed by an own CA",
+    )
+    max_backup_age_hours = models.PositiveIntegerField(
+        "maximum age of backups",
+        default=26,
+        validators=[MinValueValidator(1), MaxValueValidator(24 * 366)],
+        help_text="Hours. A collection whose newest backup is older is overdue, unless a schedule says otherwise.",
     )
     is_default = models.BooleanField("default", default=False, help_text="Used when a request names no cluster")
     max_jobs = models.PositiveSmallIntegerField(

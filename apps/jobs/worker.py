@@ -32,6 +32,7 @@ from django.db import DatabaseError, connections
 from django.db.models import Exists, OuterRef
 from django.utils import timezone
 
+from apps.clusters.observations import observe_due
 from apps.jobs import drain
 from apps.jobs.cleaning import clean_leftovers
 from apps.jobs.models import Job, Worker
@@ -58,6 +59,7 @@ class Supervisor:
         self._queue: multiprocessing.process.BaseProcess | None = None
         self._queue_started_at = timezone.now()
         self._cleaner: threading.Thread | None = None
+        self._observer: threading.Thread | None = None
 
     def run(self) -> int:
         os.environ[WORKER_ENV] = self.id
@@ -96,20 +98,28 @@ class Supervisor:
         if self._is_stuck(now):
             self._restart_queue("jobs waited although a process was free")
         self._clean_leftovers()
+        self._observe_clusters()
 
     def _clean_leftovers(self) -> None:
-        """In a thread of its own: a node that does not answer must not hold up the leases."""
-        if self._cleaner is not None and self._cleaner.is_alive():
-            return
+        self._cleaner = self._aside(self._cleaner, "clean-up", lambda: clean_leftovers(now=timezone.now()))
+
+    def _observe_clusters(self) -> None:
+        self._observer = self._aside(self._observer, "checks", lambda: observe_due(now=timezone.now()))
+
+    def _aside(self, last: threading.Thread | None, name: str, action: Callable[[], object]) -> threading.Thread:
+        """In a thread of its own, one at a time: a node that does not answer must not hold up the leases."""
+        if last is not None and last.is_alive():
+            return last
 
         def work() -> None:
             try:
-                self._guarded(lambda: clean_leftovers(now=timezone.now()))
+                self._guarded(action)
             finally:
                 connections.close_all()
 
-        self._cleaner = threading.Thread(target=work, name="clean-up", daemon=True)
-        self._cleaner.start()
+        thread = threading.Thread(target=work, name=name, daemon=True)
+        thread.start()
+        return thread
 
     def _guarded(self, action: Callable[[], object]) -> None:
         """One failed round must not end the supervisor: the next one tries again."""
