@@ -9,12 +9,16 @@ from django.contrib import admin, messages
 from django.db import transaction
 from django.db.models import Max
 from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed, HttpResponseRedirect
+from django.urls import reverse
+from django.utils.html import format_html_join
 from django.utils.safestring import SafeString
 
 from apps.clusters.admin_live import read_collections
 from apps.clusters.forms import ClusterForm
 from apps.clusters.models import Cluster
-from apps.clusters.services import delete_cluster, probe_cluster
+from apps.clusters.nodes import resolve_nodes
+from apps.clusters.probe import advisories_of, probe_cluster
+from apps.clusters.services import PROBE_TIMEOUT_SECONDS, adopt_suggestions, delete_cluster
 from apps.core.admin_cells import OK, state_cell, time_cell
 from apps.core.admin_kit import ConsoleAdmin, demand, may
 from apps.core.errors import BackupmgrError
@@ -22,6 +26,7 @@ from apps.core.permissions import SCOPE_PERMISSIONS, Scope
 from apps.core.text import plural
 
 COLLECTIONS_PER_PAGE = 50
+_TLS = ("TLS", {"fields": ["verify_tls", "ca"]})
 
 
 @admin.register(Cluster)
@@ -40,26 +45,36 @@ class ClusterAdmin(ConsoleAdmin):
 
     def get_fieldsets(self, request: HttpRequest, obj: Cluster | None = None) -> Any:
         key = ["api_key", "clear_api_key"] if obj and obj.api_key else ["api_key"]
+        key += ["restore_api_key", "clear_restore_api_key"] if obj and obj.restore_api_key else ["restore_api_key"]
         if not self.has_change_permission(request, obj) and obj:
-            key = ["key"]
+            return [(None, {"fields": ["name", "all_urls", "key", "restore_key", "is_default"]}), _TLS]
         return [
             (None, {"fields": ["name", "url", *key, "is_default"]}),
-            ("TLS", {"fields": ["verify_tls", "ca"]}),
+            _TLS,
         ]
 
     def get_readonly_fields(self, request: HttpRequest, obj: Cluster | None = None) -> Any:
-        return [] if self.has_change_permission(request, obj) or obj is None else ["key"]
+        if self.has_change_permission(request, obj) or obj is None:
+            return []
+        return ["all_urls", "key", "restore_key"]
 
     def own_urls(self) -> list[tuple[str, str, Callable[..., HttpResponse]]]:
         return [
             ("<uuid:object_id>/test/", "clusters_cluster_test", self.test_view),
+            ("<uuid:object_id>/nodes/", "clusters_cluster_nodes", self.nodes_view),
+            ("<uuid:object_id>/adopt/", "clusters_cluster_adopt", self.adopt_view),
             ("<uuid:object_id>/collections/", "clusters_cluster_collections", self.collections_view),
         ]
 
     # --- columns -------------------------------------------------------------------------------------------
     @admin.display(description="URL", ordering="url")
     def address(self, cluster: Cluster) -> str:
-        return cluster.url
+        more = len(cluster.addresses) - 1
+        return f"{cluster.url} and {plural(more, 'more address', 'more addresses')}" if more else cluster.url
+
+    @admin.display(description="URLs")
+    def all_urls(self, cluster: Cluster) -> SafeString:
+        return format_html_join(SafeString("<br>"), "{}", ((url,) for url in cluster.addresses))
 
     @admin.display(description="Default", ordering="is_default")
     def default(self, cluster: Cluster) -> str | SafeString:
@@ -68,6 +83,10 @@ class ClusterAdmin(ConsoleAdmin):
     @admin.display(description="API key")
     def key(self, cluster: Cluster) -> str:
         return "set" if cluster.api_key else "not set"
+
+    @admin.display(description="API key for restores")
+    def restore_key(self, cluster: Cluster) -> str:
+        return "set" if cluster.restore_api_key else "not set: restores use the API key"
 
     @admin.display(description="Last backup")
     def last_backup(self, cluster: Any) -> str | SafeString:
@@ -94,7 +113,59 @@ class ClusterAdmin(ConsoleAdmin):
             return self.gone(request)
         found = probe_cluster(cluster)
         (messages.success if found.success else messages.error)(request, found.message)
+        for problem in found.problems:
+            if not problem.is_error:
+                messages.warning(request, problem.message)
+        if found.report is not None and (found.report.distributed or found.report.suggestions):
+            return HttpResponseRedirect(reverse("admin:clusters_cluster_nodes", args=[cluster.pk]))
         return HttpResponseRedirect(self.object_url(cluster))
+
+    def nodes_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """Which peer is at which address, asked now; what is wrong, and what is known of the version."""
+        cluster = self.find(request, object_id)
+        if not isinstance(cluster, Cluster):
+            return self.gone(request)
+        report, problem = None, ""
+        try:
+            report = resolve_nodes(cluster, timeout_seconds=PROBE_TIMEOUT_SECONDS).report
+        except BackupmgrError as error:
+            problem = str(error)
+        return self.page(
+            request,
+            "admin/clusters/cluster/nodes.html",
+            title=f"Nodes of {cluster.name}",
+            crumbs=[*self.crumbs(), (cluster.name, self.object_url(cluster))],
+            cluster=cluster,
+            report=report,
+            problem=problem,
+            advisories=advisories_of(report) if report else (),
+            may_operate=may(request, Scope.OPERATE),
+            may_change=self.has_change_permission(request, cluster),
+        )
+
+    def adopt_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """Add the addresses that peers without one seem to have, once each has answered as that peer."""
+        if request.method != "POST":
+            return HttpResponseNotAllowed(["POST"])
+        demand(request, "clusters.change_cluster")
+        cluster = self.find(request, object_id)
+        if not isinstance(cluster, Cluster):
+            return self.gone(request)
+        try:
+            added, refused = adopt_suggestions(cluster=cluster)
+        except BackupmgrError as error:
+            messages.error(request, str(error))
+            return HttpResponseRedirect(self.object_url(cluster))
+        if added:
+            self.log_change(request, cluster, f"Added {', '.join(added.values())}.")
+            messages.success(
+                request, f"Added {plural(len(added), 'address', 'addresses')}: {', '.join(added.values())}."
+            )
+        for peer, reason in refused.items():
+            messages.warning(request, f"Nothing was added for peer {peer}: {reason}")
+        if not added and not refused:
+            messages.info(request, "There is nothing to add: no peer without address has a suggestion.")
+        return HttpResponseRedirect(reverse("admin:clusters_cluster_nodes", args=[cluster.pk]))
 
     def collections_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
         """The live collections of one cluster, a page of them at a time."""

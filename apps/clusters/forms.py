@@ -2,26 +2,53 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from django import forms
+from unfold.widgets import UnfoldAdminTextareaWidget
+
 from apps.clusters.models import Cluster
 from apps.clusters.qdrant import Endpoint
+from apps.clusters.services import with_addresses
 from apps.core.admin_forms import ConnectionForm, clear_field, secret_field
 
 
 class ClusterForm(ConnectionForm):
-    secrets = ("api_key",)
+    """`url` holds all addresses, one a line; the model keeps them as url, other_urls and nodes."""
 
+    secrets = ("api_key", "restore_api_key")
+
+    url = forms.CharField(
+        label="URLs",
+        max_length=50_000,
+        widget=UnfoldAdminTextareaWidget(attrs={"rows": 3, "spellcheck": "false", "autocapitalize": "off"}),
+        help_text="REST address of each node, one a line, for example http://qdrant:6333. Not that of a load balancer.",
+    )
     api_key = secret_field("API key")
     clear_api_key = clear_field("Clear the API key")
+    restore_api_key = secret_field("API key for restores")
+    clear_restore_api_key = clear_field("Clear the API key for restores")
 
     class Meta:
         model = Cluster
-        fields = ["name", "url", "api_key", "is_default", "verify_tls", "ca"]
+        fields = ["name", "url", "api_key", "restore_api_key", "is_default", "verify_tls", "ca"]
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if not self.instance._state.adding:
+            self.initial["url"] = "\n".join(self.instance.addresses)
+        if "restore_api_key" in self.fields and not self.instance.restore_api_key:
+            self.fields["restore_api_key"].help_text = "Not set: restores use the API key."
 
     def clean_name(self) -> str:
         return str(self.cleaned_data["name"]).strip()
 
     def clean_url(self) -> str:
-        return str(self.cleaned_data["url"]).strip().rstrip("/")
+        """Take the lines apart; the first is the url, and the others go to the row as they belong there."""
+        urls = [line.strip().rstrip("/") for line in str(self.cleaned_data["url"]).splitlines() if line.strip()]
+        for name, value in with_addresses(self.instance, {"urls": urls}).items():
+            setattr(self.instance, name, value)
+        return str(self.instance.url)
 
     def clean_ca(self) -> str:
         ca = str(self.cleaned_data.get("ca") or "").strip()

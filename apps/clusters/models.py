@@ -56,6 +56,8 @@ class Cluster(TimestampedModel):
     nodes = models.JSONField(
         default=dict, blank=True, help_text="peer id → REST address of that node, for clusters of many nodes"
     )
+    #: Address → the peer that answered there when it was last asked: a node that is down is then known by its id.
+    seen_peers: models.JSONField[Any, Any] = models.JSONField(default=dict, blank=True, editable=False)
     api_key = EncryptedField("API key", help_text="Sent as the api-key header; leave empty for a node without keys")
     restore_api_key = EncryptedField(
         "API key for restores", help_text="Sent by restores instead of the API key; leave empty to use that for all"
@@ -128,10 +130,10 @@ class Cluster(TimestampedModel):
 
     @property
     def addresses(self) -> dict[str, int | None]:
-        """Every REST address, the first one first → the peer that it is registered as, None when nobody has said."""
+        """Every REST address, the first one first → the peer registered or last seen there, None for neither."""
         registered = {url.rstrip("/"): int(peer) for peer, url in self.nodes.items()}
-        urls = [self.url, *self.other_urls, *registered]
-        return {url: registered.get(url) for url in dict.fromkeys(url.rstrip("/") for url in urls)}
+        urls = dict.fromkeys(url.rstrip("/") for url in [self.url, *self.other_urls, *registered])
+        return {url: registered.get(url, self.seen_peers.get(url)) for url in urls}
 
     @property
     def scheduled_jobs_at_once(self) -> int:

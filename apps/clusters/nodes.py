@@ -96,7 +96,9 @@ def resolve_nodes(
     timeout_seconds: float | None = None,
     pause_seconds: float = 0.0,
 ) -> ResolvedCluster:
-    """Ask every address of the cluster, saved or not, which peer it is; nothing is changed.
+    """Ask every address of the cluster, saved or not, which peer it is.
+
+    Nothing is changed, but for a note of who was seen where, so that a node that is down later has a name.
 
     The endpoints carry the key for `purpose`, and the time-outs of the settings. Each address is asked `asks` times
     over a fresh connection, with `pause_seconds` in between, all addresses at once; `timeout_seconds` is for each small
@@ -126,6 +128,7 @@ def resolve_nodes(
             errors[url] = ask.error
         answers.append(AddressAnswers(url, tuple(ask.facts), tuple(ask.failures), registered_as))
     report = judge(answers)
+    _remember(cluster, answers)
     return ResolvedCluster(
         name=cluster.name,
         report=report,
@@ -133,6 +136,17 @@ def resolve_nodes(
         standalone=endpoints[report.standalone_url] if report.standalone_url else None,
         errors=MappingProxyType(errors),
     )
+
+
+def _remember(cluster: Cluster, answers: list[AddressAnswers]) -> None:
+    """Note which peer was seen at which address; the addresses that are gone are forgotten."""
+    seen = {answer.url: cluster.seen_peers.get(answer.url) for answer in answers}
+    seen |= {answer.url: answer.peer_ids[0] for answer in answers if answer.facts and not answer.alternates}
+    noted = {url: peer for url, peer in seen.items() if peer is not None}
+    if noted != cluster.seen_peers and not cluster._state.adding:
+        # Not `save`: others may have changed the row meanwhile, and this is no change of the cluster.
+        Cluster.objects.filter(pk=cluster.pk).update(seen_peers=noted)
+    cluster.seen_peers = noted
 
 
 class _Ask:

@@ -350,7 +350,7 @@ def _misplaced(found: Mapping[int, list[AddressAnswers]], peers: Mapping[int, st
                 problems.append(
                     Problem(
                         ProblemKind.MOVED,
-                        f"{answer.url} answers as peer {peer}; it is registered as peer {answer.registered_as}{gone}. "
+                        f"{answer.url} answers as peer {peer}; it is known here as peer {answer.registered_as}{gone}. "
                         f"What it answers counts.",
                         is_error=False,
                         url=answer.url,

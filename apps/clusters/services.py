@@ -1,22 +1,19 @@
-"""What can be done with clusters: register, change, forget, test."""
+"""What can be done with clusters: register, change, forget, complete."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from django.core.exceptions import ValidationError
 from django.db import IntegrityError, transaction
 from django.db.models import ProtectedError
+from django.utils import timezone
 
 from apps.clusters.models import Cluster
-from apps.clusters.qdrant import QdrantNode
-from apps.core.errors import BackupmgrError, Conflict, InvalidRequest
-from apps.core.text import plural
-
-#: Somebody waits for a connection test.
-PROBE_TIMEOUT_SECONDS = 5.0
+from apps.clusters.nodes import resolve_nodes
+from apps.clusters.probe import PROBE_TIMEOUT_SECONDS
+from apps.core.errors import Conflict, InvalidRequest
 
 
 class ClusterInvalid(InvalidRequest):
@@ -35,35 +32,12 @@ class ClusterInUse(Conflict):
     """Jobs refer to the cluster."""
 
 
-@dataclass(frozen=True)
-class ClusterProbe:
-    """Whether a node answers, and who it is; `message` is a sentence for people."""
-
-    success: bool
-    message: str
-    version: str | None = None
-    #: None on a standalone node.
-    peer_id: int | None = None
-
-
-def probe_cluster(cluster: Cluster) -> ClusterProbe:
-    """Ask the cluster, saved or not, who it is and what it holds. A node that does not answer is a result, too."""
-    try:
-        with QdrantNode(cluster.quick_endpoint(PROBE_TIMEOUT_SECONDS)) as node:
-            info = node.info()
-            count = len(node.collections())
-    except BackupmgrError as error:
-        return ClusterProbe(False, str(error))
-    kind = "standalone"
-    if info.peer_id is not None:
-        kind = f"peer {info.peer_id} of a cluster of {plural(len(info.cluster.get('peers') or {}), 'node')}"
-    return ClusterProbe(
-        True, f"Qdrant {info.version} answers: {kind}, {plural(count, 'collection')}.", info.version, info.peer_id
-    )
-
-
 def create_cluster(*, data: Mapping[str, Any]) -> Cluster:
-    """Register a cluster; the first one becomes the default. Raises: ClusterInvalid, ClusterNameTaken, Conflict."""
+    """Register a cluster; the first one becomes the default.
+
+    `urls` among the data is the list of all addresses (`with_addresses`).
+    Raises: ClusterInvalid, ClusterNameTaken, Conflict.
+    """
     return _save(Cluster(), data)
 
 
@@ -86,8 +60,66 @@ def delete_cluster(*, cluster: Cluster) -> None:
         ) from error
 
 
+def adopt_suggestions(*, cluster: Cluster) -> tuple[dict[int, str], dict[int, str]]:
+    """Ask the REST addresses that peers without one may have, and add those that answer as that very peer.
+
+    Returns: peer → address that was added, and peer → why the suggestion was not taken. Raises: ClusterInvalid,
+    Conflict when somebody else changed the cluster meanwhile; crypto.UndecryptableSecret.
+    """
+    suggested = resolve_nodes(cluster, timeout_seconds=PROBE_TIMEOUT_SECONDS).report.suggestions
+    if not suggested:
+        return {}, {}
+    known = list(cluster.other_urls)
+    trial = Cluster(
+        name=cluster.name,
+        url=cluster.url,
+        other_urls=[*known, *suggested.values()],
+        nodes=cluster.nodes,
+        api_key=cluster.api_key,
+        verify_tls=cluster.verify_tls,
+        ca=cluster.ca,
+    )
+    found = resolve_nodes(trial, timeout_seconds=PROBE_TIMEOUT_SECONDS).report
+    added, refused = {}, {}
+    for peer, url in suggested.items():
+        if found.addresses.get(peer) == url:
+            added[peer] = url
+        else:
+            own = [problem.message for problem in found.problems if problem.url == url]
+            refused[peer] = own[0] if own else f"{url} does not answer as peer {peer}."
+    if added:
+        trial.other_urls = [*known, *added.values()]
+        try:
+            trial.clean()
+        except ValidationError as error:
+            raise ClusterInvalid(" ".join(error.messages)) from error
+        changed = Cluster.objects.filter(pk=cluster.pk, updated_at=cluster.updated_at).update(
+            other_urls=trial.other_urls, updated_at=timezone.now()
+        )
+        if not changed:
+            raise Conflict("Somebody else changed the cluster at the same moment: try again.")
+    return added, refused
+
+
+def with_addresses(cluster: Cluster, data: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields that `urls` (all addresses of the cluster, in any order) stands for, beside the others.
+
+    `url`, when it is given as well, comes first. The list replaces all that were there; `nodes` stays for those
+    addresses that are still in it.
+    """
+    fields = {name: value for name, value in data.items() if name != "urls"}
+    if "urls" in data:
+        urls = list(dict.fromkeys(url.rstrip("/") for url in data["urls"]))
+        first = str(fields.get("url") or (urls[0] if urls else "")).rstrip("/")
+        fields["url"] = first
+        fields["other_urls"] = [url for url in urls if url != first]
+        if "nodes" not in data:
+            fields["nodes"] = {peer: url for peer, url in cluster.nodes.items() if url.rstrip("/") in urls}
+    return fields
+
+
 def _save(cluster: Cluster, data: Mapping[str, Any]) -> Cluster:
-    for field, value in data.items():
+    for field, value in with_addresses(cluster, data).items():
         setattr(cluster, field, value)
     try:
         cluster.clean()

@@ -426,6 +426,7 @@ def doors(cluster: Cluster, storage: StorageConfig, backup: Backup) -> dict[str,
         reverse("admin:clusters_cluster_change", args=[cluster.pk]): "administrator",
         reverse("admin:clusters_cluster_add"): "administrator",
         reverse("admin:clusters_cluster_delete", args=[cluster.pk]): "administrator",
+        reverse("admin:clusters_cluster_adopt", args=[cluster.pk]): "administrator",
     }
 
 

@@ -19,6 +19,7 @@ WRONG: dict[str, list[Any]] = {
     "integer": [None, "1", True, [], {}, 1.5, -1, 10**30],
     "boolean": [None, "true", 1, 0, [], {}],
     "object": [None, "x", 1, True, []],
+    "array": [None, "x", 1, True, {}, [None], [1]],
 }
 #: Texts that may be refused or accepted, and must not break anything.
 ODD = ["", " ", "x" * 10_000, "ключ🔑", "\x01\x02", "\u202e", "'; DROP TABLE--", "../../etc/passwd", "\r\nX: y", "%00"]

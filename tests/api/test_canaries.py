@@ -106,6 +106,7 @@ def by_api(harvest: Harvest, api: APIClient, canaries: Canaries, node: SandboxNo
 
     cluster = {"name": "main", "url": node.url, "api_key": canaries["key of the cluster"]}
     dead = {"name": "dead", "url": DEAD, "api_key": canaries["key of the dead cluster"]}
+    dead["restore_api_key"] = canaries["key for restores of the dead cluster"]
     wrong = {"name": "wrong", "url": node.url, "api_key": canaries["wrong key of a cluster"]}
     for body in (cluster, dead, wrong):
         send("post", "clusters/test", body)
@@ -218,6 +219,7 @@ def by_admin(harvest: Harvest, root: Client, canaries: Canaries, node: SandboxNo
     post(reverse(change, args=[made.pk]), cluster | {"api_key": canaries["second key by hand"], "clear_api_key": "on"})
     post(reverse(change, args=[made.pk]), cluster | {"api_key": canaries["second key by hand"], "url": ""})
     post(reverse(change, args=[made.pk]), cluster | {"api_key": canaries["second key by hand"]})
+    post(reverse(change, args=[made.pk]), cluster | {"restore_api_key": canaries["restore key by hand"]})
     storage = {
         "name": "by hand", "type": "s3", "s3_endpoint": DEAD, "s3_bucket": "bucket", "s3_region": "r",
         "s3_access_key": canaries["access key of a storage"], "s3_secret_key": canaries["secret by hand"],

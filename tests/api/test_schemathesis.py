@@ -117,6 +117,7 @@ def world(
             "collection_name": "films",
             "path": f"{storage.path}/new",
             "url": cluster.url,
+            "urls": [cluster.url],
             "nodes": {"1": cluster.url},
             "s3_endpoint": "http://127.0.0.1:9",
             "ca": "",

@@ -42,10 +42,11 @@ class Balancer:
                 client.close()
                 continue
             for source, target in ((client, backend), (backend, client)):
-                threading.Thread(target=_copy, args=(source, target), daemon=True).start()
+                threading.Thread(target=copy, args=(source, target), daemon=True).start()
 
 
-def _copy(source: socket.socket, target: socket.socket) -> None:
+def copy(source: socket.socket, target: socket.socket) -> None:
+    """Pass on what `source` says until one of the two ends."""
     try:
         while data := source.recv(65536):
             target.sendall(data)

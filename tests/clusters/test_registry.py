@@ -200,7 +200,7 @@ def test_node_that_answers_as_another_peer_than_registered() -> None:
 
     problem = only(report, ProblemKind.MOVED)
     assert not problem.is_error
-    assert "registered as peer 4711, which is no longer a member" in problem.message
+    assert "known here as peer 4711, which is no longer a member" in problem.message
     assert report.addresses[C] == URLS[C]
 
 

@@ -254,7 +254,8 @@ def test_connections_to_buckets_are_checked_as_well(
 
 def test_storages_and_clusters_are_checked_when_they_are_saved(db: None, settings: Any) -> None:
     from apps.clusters.models import Cluster
-    from apps.clusters.services import ClusterInvalid, create_cluster, probe_cluster
+    from apps.clusters.probe import probe_cluster
+    from apps.clusters.services import ClusterInvalid, create_cluster
     from apps.storage.errors import StorageInvalid
     from apps.storage.services import create_storage
 

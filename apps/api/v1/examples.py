@@ -95,13 +95,73 @@ _CLUSTER_SHOWN: dict[str, Any] = {
     "id": _CLUSTER,
     "name": "main",
     "url": "http://qdrant-0:6333",
-    "nodes": {"8744961036220313": "http://qdrant-0:6333", "2190154863091733": "http://qdrant-1:6333"},
+    "urls": ["http://qdrant-0:6333", "http://qdrant-1:6333"],
+    "nodes": {},
     "has_api_key": True,
+    "has_restore_api_key": False,
     "verify_tls": True,
     "ca": "",
     "is_default": True,
     "created_at": _AT,
     "updated_at": _AT,
+}
+_MISSING = (
+    "Peer 2190154863091733 (http://10.0.0.2:6335/) has no REST address here, so shards that only it holds cannot be "
+    "reached: add its address. http://10.0.0.2:6333 may be it."
+)
+_CLUSTER_TESTED: dict[str, Any] = {
+    "success": False,
+    "message": _MISSING,
+    "version": "1.18.3",
+    "peer_id": 8744961036220313,
+    "distributed": True,
+    "nodes": [
+        {
+            "peer_id": 2190154863091733,
+            "url": "",
+            "uri": "http://10.0.0.2:6335/",
+            "version": None,
+            "is_leader": False,
+            "is_voter": None,
+            "is_usable": False,
+            "suggested_url": "http://10.0.0.2:6333",
+        },
+        {
+            "peer_id": 8744961036220313,
+            "url": "http://10.0.0.1:6333",
+            "uri": "http://10.0.0.1:6335/",
+            "version": "1.18.3",
+            "is_leader": True,
+            "is_voter": True,
+            "is_usable": True,
+            "suggested_url": "",
+        },
+    ],
+    "problems": [
+        {
+            "kind": "peer_without_address",
+            "message": _MISSING,
+            "is_error": True,
+            "blocks": False,
+            "url": None,
+            "peer_id": 2190154863091733,
+        }
+    ],
+    "keys": [
+        {"purpose": "backup", "verdict": "fine", "message": "The API key may make snapshots."},
+        {"purpose": "restore", "verdict": "fine", "message": "The API key may restore."},
+    ],
+    "advisories": [
+        {
+            "id": "overlapping-recoveries",
+            "operations": ["restore", "recover"],
+            "effect": "data",
+            "consequence": "Two recoveries of one shard at the same time are not kept apart.",
+            "advice": "Only one restore runs on a collection here; do not recover it by other means meanwhile.",
+            "fixed_in": "1.19.0",
+            "sources": ["https://github.com/qdrant/qdrant/pull/10026"],
+        }
+    ],
 }
 _BACKUP_SHOWN: dict[str, Any] = {
     "id": _BACKUP,
@@ -204,13 +264,16 @@ BODIES: dict[str, dict[str, Any]] = {
         "Standalone": {"name": "main", "url": "http://qdrant:6333"},
         "Many nodes": {
             "name": "main",
-            "url": "http://qdrant-0:6333",
-            "api_key": "the cluster's key",
-            "nodes": _CLUSTER_SHOWN["nodes"],
+            "urls": ["http://qdrant-0:6333", "http://qdrant-1:6333", "http://qdrant-2:6333"],
+            "api_key": "the key for backups",
+            "restore_api_key": "the key for restores",
         },
     },
     "updateCluster": {"Another address": {"url": "http://qdrant-1:6333"}},
-    "testCluster": {"Standalone": {"url": "http://qdrant:6333"}},
+    "testCluster": {
+        "Standalone": {"url": "http://qdrant:6333"},
+        "Many nodes": {"urls": ["http://qdrant-0:6333", "http://qdrant-1:6333"]},
+    },
     "createToken": {"For a script": {"name": "nightly-backup", "scope": "operate", "expires_days": 365}},
     "restoreBackup": {"Beside the original": {"target_collection": "films-restored"}},
     "recoverSnapshot": {
@@ -290,12 +353,8 @@ ANSWERS: dict[str, Any] = {
     "getCluster": _CLUSTER_SHOWN,
     "updateCluster": _CLUSTER_SHOWN,
     "deleteCluster": True,
-    "testCluster": {
-        "success": True,
-        "message": "Qdrant 1.18.3 answers: standalone, 1 collection.",
-        "version": "1.18.3",
-        "peer_id": None,
-    },
+    "testCluster": _CLUSTER_TESTED,
+    "testRegisteredCluster": _CLUSTER_TESTED,
     "listJobs": _page(_JOB_DONE),
     "createJob": _JOB_NEW,
     "getJob": _JOB_DONE,

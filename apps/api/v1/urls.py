@@ -8,7 +8,7 @@ from django.urls.resolvers import URLPattern, URLResolver
 from apps.api.metrics import MetricsView
 from apps.api.v1.backups import BackupRestoreView, BackupsView, BackupView
 from apps.api.v1.cluster import ClusterNodesView, ClusterStatusView
-from apps.api.v1.clusters import ClustersView, ClusterTestView, ClusterView
+from apps.api.v1.clusters import ClustersView, ClusterTestView, ClusterView, RegisteredClusterTestView
 from apps.api.v1.collections import CollectionClusterView, CollectionsView, CollectionView
 from apps.api.v1.docs import DocsView, RedocView, SchemaView
 from apps.api.v1.jobs import JobCancelView, JobEventsView, JobRetryView, JobsView, JobView
@@ -47,6 +47,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("clusters", ClustersView.as_view()),
     path("clusters/test", ClusterTestView.as_view()),
     path("clusters/<str:id>", ClusterView.as_view()),
+    path("clusters/<str:id>/test", RegisteredClusterTestView.as_view()),
     path("jobs", JobsView.as_view()),
     path("jobs/<str:id>", JobView.as_view()),
     path("jobs/<str:id>/cancel", JobCancelView.as_view()),

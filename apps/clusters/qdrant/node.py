@@ -6,7 +6,9 @@ Source of paths, bodies and answers: Qdrant's REST reference 1.18, and exchanges
 
 from __future__ import annotations
 
+import http.client
 import json
+import ssl
 from collections.abc import Iterable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -29,7 +31,7 @@ from apps.clusters.qdrant.errors import (
     QdrantUnreachable,
     SnapshotNotFound,
 )
-from apps.clusters.qdrant.tls import why_refused
+from apps.clusters.qdrant.tls import innermost, why_refused
 from apps.clusters.qdrant.types import CollectionInfo, NodeInfo, Placement, SnapshotDescription
 
 # Whether certificates are checked is said per cluster, and shown there; a warning per request says it to nobody.
@@ -222,7 +224,7 @@ class QdrantNode:
         except requests.exceptions.SSLError as error:
             raise QdrantTlsRefused(why_refused(self.endpoint.url, error, own_ca=bool(self.endpoint.ca))) from error
         except requests.exceptions.RequestException as error:
-            raise unreachable(self.endpoint) from error
+            raise unreachable(self.endpoint, error) from error
 
     def call(
         self,
@@ -322,7 +324,16 @@ def _error_text(body: bytes) -> str:
     return ""
 
 
-def unreachable(endpoint: Endpoint) -> QdrantError:
+def unreachable(endpoint: Endpoint, error: BaseException | None = None) -> QdrantError:
+    """Return the error for a connection that did not come about; `error` says whether TLS is to blame."""
+    cause = innermost(error) if error is not None else None
+    if isinstance(cause, ssl.SSLError):
+        return QdrantTlsRefused(why_refused(endpoint.url, cause, own_ca=bool(endpoint.ca)))
+    if isinstance(cause, http.client.RemoteDisconnected | ConnectionResetError) and endpoint.url.startswith("http:"):
+        return QdrantUnreachable(
+            f"Qdrant at {endpoint.url} cannot be reached: it ends the connection without an answer. If it speaks TLS, "
+            f"write https:// in the address."
+        )
     return QdrantUnreachable(f"Qdrant at {endpoint.url} cannot be reached: is it running, and is the address right?")
 
 

@@ -26,7 +26,7 @@ def why_refused(url: str, error: BaseException, *, own_ca: bool) -> str:
 
     `error` is what the HTTP library raised, whatever it is wrapped in; `own_ca` tells whether a CA was entered.
     """
-    cause = _inner(error)
+    cause = innermost(error)
     if isinstance(cause, ssl.SSLCertVerificationError):
         why = _BY_CODE.get(cause.verify_code, f"{cause.verify_message}.")
         if own_ca and cause.verify_code in (_SELF_SIGNED, _SELF_SIGNED_IN_CHAIN, _NO_ISSUER, _NO_FIRST):
@@ -39,13 +39,13 @@ def why_refused(url: str, error: BaseException, *, own_ca: bool) -> str:
     return f"The TLS connection to Qdrant at {url} failed: check its certificate and the CA that signed it."
 
 
-def _inner(error: BaseException) -> BaseException:
-    """Return the ssl.SSLError inside what requests and urllib3 wrap around it; else what lies innermost."""
+def innermost(error: BaseException) -> BaseException:
+    """Return the ssl.SSLError inside what requests and urllib3 have wrapped around it; else what lies innermost."""
     seen: set[int] = set()
     while id(error) not in seen and not isinstance(error, ssl.SSLError):
         seen.add(id(error))
-        wrapped = getattr(error, "reason", None) or error.__cause__ or error.__context__
-        wrapped = wrapped or next((one for one in error.args if isinstance(one, BaseException)), None)
+        inside = next((one for one in error.args if isinstance(one, BaseException)), None)
+        wrapped = getattr(error, "reason", None) or inside or error.__cause__ or error.__context__
         if not isinstance(wrapped, BaseException):
             break
         error = wrapped

@@ -211,7 +211,7 @@ class SnapshotDownload:
             self._abort.check()
             if first:
                 self._close()
-                raise unreachable(self._endpoint) from error
+                raise unreachable(self._endpoint, error) from error
             self._break("the node cannot be reached")
             return
         try:
@@ -278,7 +278,7 @@ def _connected(endpoint: Endpoint, abort: Abort, timeout_seconds: float) -> Iter
     try:
         connection = endpoint.connect(timeout_seconds)
     except OSError as error:
-        raise unreachable(endpoint) from error
+        raise unreachable(endpoint, error) from error
     try:
         with abort.breaking(lambda: break_connection(connection)):
             yield connection
