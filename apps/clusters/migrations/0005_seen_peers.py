@@ -5,7 +5,7 @@ from django.db import migrations, models
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("clusters", "0002_urls_and_restore_key"),
+        ("clusters", "0004_observations"),
     ]
 
     operations = [
