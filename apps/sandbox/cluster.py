@@ -136,6 +136,10 @@ class SandboxCluster:
         """Return the ids of the shards of a key."""
         return self.agreed(collection).placement.shards_of(key)
 
+    def plan_placement(self, collection: str, nodes: Sequence[Sequence[int]], key: ShardKey | None = None) -> None:
+        """Decide where the replicas of shards go that are still to be created: for each shard the nodes."""
+        self.consensus.planned[(collection, key)] = [[self.peer_id(number) for number in some] for some in nodes]
+
     # Trouble
 
     def set_replica_state(self, collection: str, shard_id: int, number: int, state: str) -> None:

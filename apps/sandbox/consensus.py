@@ -97,6 +97,8 @@ class Consensus:
         self._leader: int | None = None
         self._waiting: list[Callable[[], object]] = []
         self.seed: object = 0
+        # Where replicas of shards that are still to be made shall go, by collection and key (None without).
+        self.planned: dict[tuple[str, ShardKey | None], list[list[int]]] = {}
         if path.is_file():
             self._load(json.loads(path.read_text()))
 
@@ -233,9 +235,7 @@ class Consensus:
             params = config["params"]
             placement = Placement()
             if params.get("sharding_method") != "custom":
-                replicas = even_placement(
-                    params["shard_number"], params["replication_factor"], list(self.peers), (self.seed, name)
-                )
+                replicas = self._place(name, None, params["shard_number"], params["replication_factor"], None)
                 placement.add_shards(None, replicas, "Active")
                 self._await_absent(placement)
             self.collections[name] = Agreed(name, str(uuid.uuid4()), config, dict(schema), placement)
@@ -247,6 +247,14 @@ class Consensus:
                 raise
 
         self.propose(operation)
+
+    def _place(
+        self, name: str, key: ShardKey | None, shards: int, replication_factor: int, peers: list[int] | None
+    ) -> list[list[int]]:
+        planned = self.planned.pop((name, key), None)
+        if planned is not None and len(planned) == shards:
+            return planned
+        return even_placement(shards, replication_factor, peers or list(self.peers), (self.seed, name, key))
 
     def _await_absent(self, placement: Placement) -> bool:
         """Leave the replicas of peers that are away unfinished; return whether there are any."""
@@ -293,12 +301,8 @@ class Consensus:
                     raise bad_request("Shard Key cannot be created with Auto sharding method")
                 if agreed.placement.shards_of(key):
                     raise bad_request(f"Sharding key {worded_key(key)} already exists for collection {name}")
-                replicas = even_placement(
-                    shards or params["shard_number"],
-                    replication_factor or params["replication_factor"],
-                    peers or list(self.peers),
-                    (self.seed, name, key),
-                )
+                count, factor = shards or params["shard_number"], replication_factor or params["replication_factor"]
+                replicas = self._place(name, key, count, factor, peers)
                 agreed.placement.add_shards(key, replicas, state)
                 return self._await_absent(agreed.placement)
 
