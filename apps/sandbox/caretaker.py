@@ -26,7 +26,8 @@ class Caretaker:
 
     settle_seconds    from the answer of a recovery to the change of states that it asked for
     transfer_seconds  how long a transfer takes at least
-    heals             whether dead replicas get a transfer from an active one by themselves
+    heal_seconds      how long a replica stays dead before it gets a transfer from an active one
+    heals             whether it gets one at all
     """
 
     def __init__(self, consensus: Consensus, temp: Path) -> None:
@@ -34,9 +35,11 @@ class Caretaker:
         self._temp = temp
         self.settle_seconds = 0.05
         self.transfer_seconds = 0.05
+        self.heal_seconds = 0.05
         self.heals = True
-        # Replicas whose state a test has set: they are not healed. (collection, shard, peer)
+        # (collection, shard, peer) that nobody heals: a test has set the state, or a recovery is under way.
         self.pinned: set[tuple[str, int, int]] = set()
+        self._dead_since: dict[tuple[str, int, int], float] = {}
         self._held = threading.Event()
         self._stopping = threading.Event()
         self._lock = threading.Lock()
@@ -73,7 +76,7 @@ class Caretaker:
         with self._lock:
             if self._due or self._working:
                 return False
-        return not self._dead()
+        return not self._dead(later=True)
 
     def soon(self, action: Callable[[], object], seconds: float | None = None) -> None:
         """Do something after `settle_seconds`, in the order of the calls."""
@@ -88,16 +91,24 @@ class Caretaker:
             self.soon(lambda: self.finish(name, transfer), self.transfer_seconds)
 
     def finish(self, name: str, transfer: Transfer) -> None:
-        """Copy the data and make the new replica active; a transfer whose node is gone is aborted."""
+        """Copy the data and make the new replica active; a transfer whose node is gone is aborted.
+
+        From the copy on the replica is Partial and takes updates; it is Active some time later.
+        """
         try:
             agreed = self._consensus.agreed(name)
             if agreed.placement.find_transfer(transfer.shard_id, transfer.source, transfer.target) is None:
                 return
             with agreed.gate.write():
                 self._copy(agreed, transfer)
-                self._change(name, lambda one: one.placement.finish(transfer))
+                self._change(name, lambda one: one.placement.set_state(transfer.shard_id, transfer.target, "Partial"))
         except (QdrantError, OSError):
             self.abort(name, transfer)
+        else:
+            self.soon(lambda: self._activate(name, transfer))
+
+    def _activate(self, name: str, transfer: Transfer) -> None:
+        self._change(name, lambda one: one.placement.finish(transfer))
 
     def abort(self, name: str, transfer: Transfer) -> None:
         """End a transfer without its replica."""
@@ -132,9 +143,9 @@ class Caretaker:
             raise internal(f"Peer {peer_id} is away")
         return peer.store
 
-    def _dead(self) -> list[tuple[str, Transfer]]:
-        """Return the transfers that would heal dead replicas, one for each shard."""
-        found = []
+    def _dead(self, *, later: bool = False) -> list[tuple[str, Transfer]]:
+        """Return the transfers that heal dead replicas, one for each shard; with `later` those to come, too."""
+        found, now, dead = [], time.monotonic(), set()
         with self._consensus.lock:
             running = {peer.peer_id for peer in self._consensus.live()}
             if not self.heals or not self._consensus.has_majority():
@@ -146,10 +157,15 @@ class Caretaker:
                     if shard_id in busy or not sources:
                         continue
                     for peer, state in one.states.items():
-                        if state == "Dead" and peer in running and (agreed.name, shard_id, peer) not in self.pinned:
+                        replica = (agreed.name, shard_id, peer)
+                        if state != "Dead" or peer not in running or replica in self.pinned:
+                            continue
+                        dead.add(replica)
+                        if later or now - self._dead_since.setdefault(replica, now) >= self.heal_seconds:
                             transfer = Transfer(shard_id, sources[0], peer, sync=True, method="wal_delta")
                             found.append((agreed.name, transfer))
                             break
+            self._dead_since = {one: since for one, since in self._dead_since.items() if one in dead}
         return found
 
     def _run(self) -> None:

@@ -185,8 +185,9 @@ class SandboxCluster:
         return transfer
 
     def finish_transfer(self, collection: str, transfer: Transfer) -> None:
-        """Let a transfer come to its good end."""
+        """Let a transfer come to its good end, and wait for that."""
         self.caretaker.finish(self.agreed(collection).name, transfer)
+        self.settle()
 
     def abort_transfer(self, collection: str, transfer: Transfer) -> None:
         """End a transfer without success."""

@@ -75,7 +75,7 @@ class ClusterApi:
 
     def _transfer(self, name: str, kind: str, given: dict[str, Any]) -> bool:
         source, target, shard_id = int(given["from_peer_id"]), int(given["to_peer_id"]), int(given["shard_id"])
-        method = given.get("method") or "stream_records"
+        method = given.get("method") or "snapshot"
         if method not in TRANSFER_METHODS:
             raise bad_format(_OPERATIONS)
         if shard_id not in self._consensus.agreed(name).placement.shards:

@@ -84,7 +84,9 @@ class MemberRecovery(Recovery):
         def own() -> None:
             with self._consensus.change(collection.name) as agreed:
                 agreed.placed_elsewhere = True
-                agreed.placement.shard(shard_id).states.setdefault(me, "Partial")
+                # A replica that was not there is dead until it is activated; nobody may heal it meanwhile.
+                self._caretaker.pinned.add((collection.name, shard_id, me))
+                agreed.placement.shard(shard_id).states.setdefault(me, "Dead")
 
         self._consensus.propose(own)
         try:
@@ -114,6 +116,7 @@ class MemberRecovery(Recovery):
     def _propose(self, collection: Collection, shard_id: int, peer: int, state: str) -> None:
         def set_state() -> None:
             # A refusal (the last active replica) reaches nobody, as on a server.
+            self._caretaker.pinned.discard((collection.name, shard_id, peer))
             with contextlib.suppress(QdrantError):
                 self._consensus.set_state(collection.name, shard_id, peer, state)
 

@@ -54,6 +54,7 @@ class MemberStore(Store):
                     self.new_collection_path(), name, agreed.config, wanted, schema=agreed.schema, identity=agreed.uuid
                 )
                 return
+            collection.placed_elsewhere = agreed.placed_elsewhere
             if collection.config != agreed.config:
                 collection.set_config(agreed.config)
             for field in set(collection.schema) - set(agreed.schema):

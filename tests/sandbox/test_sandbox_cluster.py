@@ -212,8 +212,8 @@ def test_replicas_are_copied_moved_and_dropped(apis: list[Any], films: str, sand
     assert apis[0]("POST", operate, {"replicate_shard": {"shard_id": 0, **peers}}).result is True
     [transfer] = apis[0]("GET", operate).result["shard_transfers"]
     assert (transfer["from"], transfer["to"]) == (peers["from_peer_id"], peers["to_peer_id"])
-    assert (transfer["shard_id"], transfer["sync"], transfer["method"]) == (0, True, "stream_records")
-    assert sandbox_cluster.states(films)[0][target] == "Partial"
+    assert (transfer["shard_id"], transfer["sync"], transfer["method"]) == (0, True, "snapshot")
+    assert sandbox_cluster.states(films)[0][target] == "Recovery"
     again = apis[0]("POST", operate, {"move_shard": {"shard_id": 0, **peers}})
     assert again.error.startswith("Bad request: Shard 0 is already involved in transfer")
     sandbox_cluster.release()
