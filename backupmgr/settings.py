@@ -183,6 +183,10 @@ BACKUPMGR_TICK_SECONDS = env.float("BACKUPMGR_TICK_SECONDS", default=5.0)
 BACKUPMGR_CHECK_SECONDS = env.float("BACKUPMGR_CHECK_SECONDS", default=60.0)
 # How often a job may start anew after its worker vanished.
 BACKUPMGR_MAX_ATTEMPTS = env.int("BACKUPMGR_MAX_ATTEMPTS", default=3)
+# A job that failed for a cause that may pass is tried again by itself after so long; as often as there are numbers.
+BACKUPMGR_RETRY_DELAYS_SECONDS: list[float] = env(
+    "BACKUPMGR_RETRY_DELAYS_SECONDS", cast=[float], default=[60.0, 300.0, 1800.0]
+)
 # A job that could start has waited this long while its worker runs nothing: the queue is stuck and is restarted.
 BACKUPMGR_STUCK_SECONDS = env.int("BACKUPMGR_STUCK_SECONDS", default=60)
 # No byte for this long, on either side of a transfer: the connection counts as dead.
@@ -199,6 +203,9 @@ if BACKUPMGR_WORKERS < 1 or BACKUPMGR_LEASE_SECONDS < 3 or BACKUPMGR_TICK_SECOND
         "BACKUPMGR_WORKERS must be 1 or more, BACKUPMGR_LEASE_SECONDS 3 or more, BACKUPMGR_TICK_SECONDS above 0, "
         "BACKUPMGR_CHECK_SECONDS 0 or more."
     )
+
+if not all(0 <= delay <= 86400 for delay in BACKUPMGR_RETRY_DELAYS_SECONDS):
+    raise ImproperlyConfigured("BACKUPMGR_RETRY_DELAYS_SECONDS lists seconds, each 0 to 86400 (a day).")
 
 # django-q2 carries "run job X" and nothing else; the Job row is the truth (apps/jobs). Its own time-out must
 # never fire and its redelivery must never be needed, hence a week.

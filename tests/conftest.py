@@ -32,6 +32,12 @@ def django_db_modify_db_settings(
         connection.settings_dict["TEST"]["NAME"] = str(tmp_path_factory.mktemp("database") / "test.sqlite3")
 
 
+@pytest.fixture(autouse=True)
+def no_automatic_retries(settings: Any) -> None:
+    """A job that fails has failed: tests of the automatic retries switch them on."""
+    settings.BACKUPMGR_RETRY_DELAYS_SECONDS = []
+
+
 @pytest.fixture
 def node(tmp_path: Path) -> Iterator[SandboxNode]:
     """An empty Qdrant-compatible node."""

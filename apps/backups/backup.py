@@ -17,7 +17,7 @@ from django.db import IntegrityError, transaction
 from apps.backups.compare import config_differences, schema_differences
 from apps.backups.manifest import Manifest, ManifestInvalid, PartFacts, ShardFacts, parse_manifest
 from apps.backups.models import Backup, Part
-from apps.backups.plan import BackupPlan, PlanBlocked, ShardSource, plan_backup
+from apps.backups.plan import BackupPlan, PlanBlocked, PlanBlockedForNow, ShardSource, plan_backup
 from apps.backups.run import Run
 from apps.backups.snapshots import ShardSnapshot, make_snapshot
 from apps.backups.traces import FolderTrace
@@ -40,7 +40,9 @@ logger = logging.getLogger(__name__)
 
 
 class ChecksumMismatch(Unavailable):
-    """What arrived is not what Qdrant says it made."""
+    """What arrived is not what Qdrant says it made, twice in a row: network, memory or disk need a look."""
+
+    transient = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -267,11 +269,13 @@ def _check_unchanged(node: QdrantNode, plan: BackupPlan, order: BackupOrder, bef
         shard_id=order.shard_id,
     )
     if now.shards != plan.shards:
-        raise PlanBlocked(f"Shards of {order.collection!r} moved while it was backed up: run the backup again.")
+        raise PlanBlockedForNow(f"Shards of {order.collection!r} moved while it was backed up: run the backup again.")
     changes = config_differences(before.config, after.config, same_version=True)
     changes += schema_differences(before.payload_schema, after.payload_schema)
     if changes:
-        raise PlanBlocked(f"{order.collection!r} changed while it was backed up ({changes[0]}): run the backup again.")
+        raise PlanBlockedForNow(
+            f"{order.collection!r} changed while it was backed up ({changes[0]}): run the backup again."
+        )
 
 
 def _commit(manifest: Manifest, store: Store, folder: str, trace: FolderTrace, run: Run) -> FinishedBackup:

@@ -18,6 +18,12 @@ class PlanBlocked(Conflict):
     """Something stands in the way; the message says what, and what to do."""
 
 
+class PlanBlockedForNow(PlanBlocked):
+    """What stands in the way goes by: a shard on its way, a replica that recovers, a change under way."""
+
+    transient = True
+
+
 @dataclass(frozen=True)
 class ShardSource:
     """The replica that a shard is backed up from."""
@@ -55,7 +61,7 @@ def plan_backup(
     Raises: PlanBlocked.
     """
     if placement.transfers or placement.resharding:
-        raise PlanBlocked(
+        raise PlanBlockedForNow(
             f"Shards of {collection!r} are being moved or resharded: back up again when the transfer has ended."
         )
     local = {shard.shard_id: shard for shard in placement.local_shards}
@@ -70,7 +76,7 @@ def plan_backup(
     chosen = [local[shard_id]] if shard_id is not None else sorted(local.values(), key=lambda shard: shard.shard_id)
     inactive = [f"shard {shard.shard_id} is {shard.state}" for shard in chosen if shard.state != ACTIVE]
     if inactive:
-        raise PlanBlocked(
+        raise PlanBlockedForNow(
             f"No Active replica to back up {collection!r} from ({', '.join(inactive)}): a replica in another state "
             f"may lack points. Wait until it has recovered, or repair it."
         )

@@ -33,7 +33,7 @@ from apps.clusters.qdrant import (
     recover_snapshot,
     upload_snapshot,
 )
-from apps.core.errors import BackupmgrError, NotFound
+from apps.core.errors import BackupmgrError, NotFound, Unavailable
 from apps.core.text import format_rate, format_size, plural
 from apps.storage.services import open_store
 from apps.storage.stores import Store
@@ -45,6 +45,10 @@ POLL_SECONDS = 0.5
 
 class RestoreDiffers(BackupmgrError):
     """The restored collection is not what the manifest says."""
+
+
+class RestoreNotReady(Unavailable):
+    """The restored collection did not become ready in time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -291,7 +295,7 @@ class _Restorer:
             if not waiting:
                 return
             self._run.abort.sleep(POLL_SECONDS)
-        raise RestoreDiffers(
+        raise RestoreNotReady(
             f"The restored collection did not become ready within {ACTIVE_WITHIN_SECONDS:.0f} seconds: "
             f"{', '.join(waiting)}. Look at Qdrant's log."
         )

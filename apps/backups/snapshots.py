@@ -24,6 +24,8 @@ SAME_NAME_SECONDS = 1.1
 class SnapshotNotOurs(Conflict):
     """The node's snapshot cannot be told from somebody else's."""
 
+    transient = True
+
 
 @dataclass(frozen=True)
 class ShardSnapshot:

@@ -162,7 +162,9 @@ def clean_up(traces: Traces, *, job_id: uuid.UUID, tell: Callable[[str, bool], N
         traces.drop(trace)
 
 
-def leave_behind(traces: Traces, *, job_id: uuid.UUID, reason: str) -> None:
+def leave_behind(
+    traces: Traces, *, job_id: uuid.UUID, reason: str, first_try_seconds: float = FIRST_RETRY_SECONDS
+) -> None:
     """Make a Leftover of each trace, for the tick to remove."""
     now = timezone.now()
     for trace in traces.items:
@@ -173,8 +175,20 @@ def leave_behind(traces: Traces, *, job_id: uuid.UUID, reason: str) -> None:
             job_id=job_id,
             subject={"kind": str(_KINDS[type(trace)]), **asdict(trace)},
             last_error=reason,
-            next_try_at=now + timedelta(seconds=FIRST_RETRY_SECONDS),
+            next_try_at=now + timedelta(seconds=first_try_seconds),
         )
+
+
+def take_over_leftovers(job_id: uuid.UUID) -> list[Trace]:
+    """Return what earlier attempts of the job could not remove, oldest first; from now on the caller sees to it.
+
+    A backup that is being deleted is no such thing, although it names the job that made it. Called in the transaction
+    that writes the traces down with the job.
+    """
+    left = Leftover.objects.filter(job_id=job_id).exclude(kind=LeftoverKind.BACKUP)
+    rows = list(left.order_by("created_at", "id"))
+    Leftover.objects.filter(pk__in=[row.pk for row in rows]).delete()
+    return [_trace(row.subject) for row in rows]
 
 
 def retry_leftovers(*, now: datetime, is_busy: Callable[[str, str], bool], limit: int = 20) -> int:

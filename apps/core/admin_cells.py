@@ -23,6 +23,8 @@ RUN_STATES = {
     "cancelled": ("Cancelled", OFF),
 }
 CANCELLING = ("Cancelling", WAIT)
+#: Pending, after an attempt that came to nothing, until the next one.
+RETRYING = ("Waiting", WAIT)
 
 
 def state_cell(word: str, tone: str, *, element_id: str = "", title: str = "", swap: bool = False) -> SafeString:

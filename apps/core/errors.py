@@ -19,7 +19,10 @@ class BackupmgrError(Exception):
     #: HTTP status the API answers with when this error ends a request.
     http_status = 400
     #: Whether the same call may succeed later with nothing changed (a cut connection: yes; a wrong key: no).
+    #: A job that ended with such an error is tried again by itself (apps/jobs/retry.py).
     transient = False
+    #: What the other side said about when to ask again (Retry-After); None when it said nothing.
+    retry_after_seconds: float | None = None
 
 
 class InvalidRequest(BackupmgrError):

@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 import uuid
+from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
@@ -13,12 +14,13 @@ from django.conf import settings
 from django.db import DatabaseError, connection
 from django.utils import timezone
 
-from apps.backups.traces import Traces
+from apps.backups.traces import Traces, clean_up
 from apps.core.abort import Abort
 from apps.jobs import drain
 from apps.jobs.events import record
 from apps.jobs.lease import LeaseLost, extend
 from apps.jobs.models import EventLevel, Job
+from apps.jobs.persist import Result, persist
 
 logger = logging.getLogger(__name__)
 
@@ -47,10 +49,12 @@ class JobRun:
         self.attempt = job.attempt
         self.started_at: datetime = job.started_at
         self.abort = Abort()
-        self.traces = Traces()
+        #: Of the attempts before, until they are cleaned up, and of this one.
+        self.traces = Traces.from_json(job.checkpoint)
         self._lock = threading.Lock()
         self._phase = job.phase
         self._done = 0
+        self._moved = 0
         self._total = 0
         self._written: tuple[str, int, int] = ("", 0, 0)
         self._samples: list[tuple[float, int]] = []
@@ -81,26 +85,43 @@ class JobRun:
     def advance(self, count: int) -> None:
         with self._lock:
             self._done += count
+            self._moved += max(0, count)
 
     def tell(self, message: str, **data: Any) -> None:
-        record(self.job, message, at=self.now(), data=data)
+        self._persist(lambda: record(self.job, message, at=self.now(), data=data))
 
     def warn(self, message: str, **data: Any) -> None:
-        record(self.job, message, at=self.now(), level=EventLevel.WARNING, data=data)
+        self._persist(lambda: record(self.job, message, at=self.now(), level=EventLevel.WARNING, data=data))
 
     def save_traces(self) -> None:
-        extend(job_id=self.job_id, token=self.token, now=self.now(), checkpoint=self.traces.to_json())
+        self._persist(
+            lambda: extend(job_id=self.job_id, token=self.token, now=self.now(), checkpoint=self.traces.to_json())
+        )
 
     def confirm(self) -> None:
         self.abort.check()
-        extend(job_id=self.job_id, token=self.token, now=self.now())
+        self._persist(lambda: extend(job_id=self.job_id, token=self.token, now=self.now()))
 
     def owns(self) -> bool:
-        return Job.objects.held_by(self.job_id, self.token).exists()
+        return self._persist(lambda: Job.objects.held_by(self.job_id, self.token).exists())
 
     @property
     def bytes_done(self) -> int:
         return self._done
+
+    @property
+    def bytes_moved(self) -> int:
+        """As `bytes_done`, with what tries moved that came to nothing."""
+        return self._moved
+
+    def _persist(self, action: Callable[[], Result]) -> Result:
+        """A database that is away for a moment must not end hours of work; the heartbeat says when it is too long."""
+        abort = None if self.abort.reason else self.abort
+        return persist(action, patience_seconds=settings.BACKUPMGR_LEASE_SECONDS, abort=abort)
+
+    def clean_up(self) -> None:
+        """Remove everything that `traces` names; what resists is tried again by the tick."""
+        clean_up(self.traces, job_id=self.job_id, tell=lambda text, gone: self.tell(text) if gone else self.warn(text))
 
     # --- heartbeat -----------------------------------------------------------------------------------------
     def _beat(self) -> None:

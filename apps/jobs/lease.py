@@ -13,7 +13,7 @@ from django.conf import settings
 from django.db import IntegrityError, transaction
 from django.db.models import Exists, F, OuterRef
 
-from apps.jobs.models import Job
+from apps.jobs.models import Job, JobAttempt
 from apps.jobs.states import JobStatus
 
 #: How many waiting jobs one delivery looks at before it gives up; the tick delivers again.
@@ -63,7 +63,11 @@ def claim(*, job_id: uuid.UUID, worker: str, pid: int, now: datetime) -> Job | N
                 bytes_total=0,
                 rate_bytes_per_second=None,
                 error="",
+                wait_reason="",
             )
+            if taken:
+                number = Job.objects.values_list("attempt", flat=True).get(pk=job_id)
+                JobAttempt.objects.create(job_id=job_id, number=number, started_at=now, worker=worker, pid=pid)
     except IntegrityError:  # one_running_job_per_collection
         return None
     if not taken:

@@ -14,7 +14,8 @@ from apps.backups.models import Backup
 from apps.backups.policies import RetentionPolicy
 from apps.clusters.models import Cluster
 from apps.core.models import UuidModel
-from apps.jobs.operations import NodeOperation as NodeOperation  # Django finds models here
+from apps.jobs.attempts import JobAttempt as JobAttempt  # Django finds models here
+from apps.jobs.operations import NodeOperation as NodeOperation
 from apps.jobs.states import ACTIVE, ENDED, RETRYABLE, JobStatus, JobType, may_follow
 from apps.storage.models import StorageConfig
 
@@ -100,6 +101,10 @@ class Job(UuidModel):
     attempt = models.PositiveIntegerField(default=0)
     #: How often a worker vanished with it since it was created or last retried.
     lost_count = models.PositiveIntegerField(default=0)
+    #: How many automatic retries were arranged since then.
+    retry_count = models.PositiveIntegerField(default=0)
+    #: Pending jobs: why it waits until `not_before`; empty for one that may start at once.
+    wait_reason = models.TextField(blank=True, default="")
     not_before = models.DateTimeField()
     lease_token = models.UUIDField(null=True, blank=True)
     lease_until = models.DateTimeField(null=True, blank=True)
@@ -157,8 +162,18 @@ class Job(UuidModel):
         return self.is_active and self.cancel_requested_at is None
 
     @property
+    def is_waiting(self) -> bool:
+        """Whether it is pending because of what went wrong before, until `next_attempt_at`."""
+        return self.status == JobStatus.PENDING and bool(self.wait_reason)
+
+    @property
+    def next_attempt_at(self) -> datetime | None:
+        """When the next attempt starts by itself; None for a job that does not wait for one."""
+        return self.not_before if self.is_waiting else None
+
+    @property
     def can_retry(self) -> bool:
-        return self.status in RETRYABLE
+        return self.status in RETRYABLE or self.is_waiting
 
     @property
     def progress(self) -> int:

@@ -1,29 +1,35 @@
 """run_job: what the queue calls. Takes the next job, runs it, and writes down how it ended.
 
 Nothing is caught elsewhere: whatever happens in a run ends here as one of
-completed, failed (with a sentence), cancelled, or pending again (the worker is being stopped).
+completed, failed (with a sentence), cancelled, or pending again (the worker is being stopped, or the cause of the
+failure may pass: retry.py).
 """
 
 from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Callable
 from typing import Any
 
+from django.conf import settings
 from django.db import transaction
 from django.utils import timezone
 
 from apps.backups.backup import BackupOrder, FinishedBackup, find_finished, make_backup, record_backup
-from apps.backups.models import Backup
+from apps.backups.models import Backup, Leftover, LeftoverKind
 from apps.backups.restore import RestoreOrder, restore_backup
-from apps.backups.traces import FolderTrace, Traces, clean_up
-from apps.core.errors import BackupmgrError
+from apps.backups.traces import FolderTrace, take_over_leftovers
+from apps.core.errors import BackupmgrError, Unavailable
 from apps.core.text import format_duration, format_size
 from apps.jobs import drain
+from apps.jobs.attempts import AttemptOutcome, end_attempt
+from apps.jobs.ending import end_of, write_end
 from apps.jobs.events import record
-from apps.jobs.jobrun import Cancelled, Drained, JobRun
+from apps.jobs.jobrun import JobRun
 from apps.jobs.lease import LeaseLost, claim_next, release
-from apps.jobs.models import EventLevel, Job
+from apps.jobs.models import Job
+from apps.jobs.persist import persist
 from apps.jobs.services import poke
 from apps.jobs.states import BACKUP_TYPES, JobStatus
 from apps.storage.models import StorageConfig
@@ -32,6 +38,12 @@ logger = logging.getLogger(__name__)
 
 #: Set by the supervisor; names the worker that a job runs on.
 WORKER_ENV = "BACKUPMGR_WORKER_ID"
+#: How long the end of a run waits for a database that is away. Longer than the lease, another worker sees to it.
+_PATIENCE_LEASES = 2
+
+
+class LeftoverInTheWay(Unavailable):
+    """What an earlier attempt made has to go first, and could not be removed yet."""
 
 
 def run_job(job_id: str, **unknown: Any) -> str | None:
@@ -52,9 +64,10 @@ def run_job(job_id: str, **unknown: Any) -> str | None:
 def run_claimed(job: Job) -> None:
     """Run a job that this process has claimed, to its end."""
     with JobRun(job) as run:
-        record(job, f"Attempt {job.attempt} started.", at=run.now())
         try:
-            _finish(run, _work(run))
+            run.tell(f"Attempt {job.attempt} started.")
+            finished = _work(run)
+            _persist(lambda: _finish(run, finished))
         except LeaseLost:
             # Whoever has it now knows our traces from the row and cleans up after us.
             logger.warning("Job %s: the lease was lost, stopping", job.pk)
@@ -65,14 +78,14 @@ def run_claimed(job: Job) -> None:
 def _work(run: JobRun) -> FinishedBackup | None:
     """Do what the job is for; a backup returns what it made."""
     job = run.job
-    before = Traces.from_json(job.checkpoint)
+    _take_over_leftovers(run)
     if job.type in BACKUP_TYPES:
-        finished = _adopt(run, before)
+        finished = _adopt(run)
         if finished is not None:
             return finished
-    if before:
+    if run.traces:
         run.tell("Cleaning up after the attempt before.")
-        clean_up(before, job_id=job.pk, tell=lambda text, gone: run.tell(text) if gone else run.warn(text))
+        run.clean_up()
         run.save_traces()
     if job.type in BACKUP_TYPES:
         order = BackupOrder(
@@ -81,6 +94,10 @@ def _work(run: JobRun) -> FinishedBackup | None:
         return make_backup(order, run)
     if job.backup is None or job.target_cluster is None:
         raise BackupmgrError("The backup that this job restores from has been deleted.")
+    if Leftover.objects.filter(job_id=job.pk, kind=LeftoverKind.COLLECTION).exists():
+        raise LeftoverInTheWay(
+            f"What an earlier attempt restored into {job.target_collection!r} cannot be removed yet: is the node there?"
+        )
     restore_backup(
         RestoreOrder(
             backup=job.backup,
@@ -95,17 +112,26 @@ def _work(run: JobRun) -> FinishedBackup | None:
     return None
 
 
-def _adopt(run: JobRun, before: Traces) -> FinishedBackup | None:
+def _take_over_leftovers(run: JobRun) -> None:
+    """See to what earlier attempts could not remove: half a collection would stand in the way of this one."""
+    with transaction.atomic():
+        left = take_over_leftovers(run.job_id)
+        if left:
+            run.traces.items += left
+            run.save_traces()
+
+
+def _adopt(run: JobRun) -> FinishedBackup | None:
     """Take over a backup that was finished just before the worker of an earlier attempt vanished."""
-    for trace in before.items:
+    for trace in run.traces.items:
         if not isinstance(trace, FolderTrace):
             continue
         storage = StorageConfig.objects.filter(pk=trace.storage_id).first()
         finished = find_finished(storage, trace.path, run.job_id) if storage else None
         if finished is not None:
-            before.drop(trace)
+            run.traces.drop(trace)
             run.tell("The attempt before had finished the backup; taking it over.")
-            clean_up(before, job_id=run.job_id, tell=lambda text, gone: run.tell(text) if gone else run.warn(text))
+            run.clean_up()
             return finished
     return None
 
@@ -128,39 +154,35 @@ def _finish(run: JobRun, finished: FinishedBackup | None) -> None:
         elif job.backup is not None:
             Backup.objects.filter(pk=job.backup.pk).update(checked_at=now, restored_at=now)
         release(job_id=job.pk, token=run.token, status=JobStatus.COMPLETED, now=now, **changes)
+        end_attempt(
+            job_id=job.pk,
+            number=job.attempt,
+            outcome=AttemptOutcome.COMPLETED,
+            at=now,
+            bytes_moved=run.bytes_moved,
+        )
         seconds = (now - run.started_at).total_seconds()
-        record(job, f"Completed: {format_size(size)} {what} in {format_duration(seconds)}.", at=now)
+        record(
+            job,
+            f"Completed: {format_size(size)} {what} in {format_duration(seconds)}.",
+            at=now,
+            data={"seconds": round(seconds, 3), "bytes": size},
+        )
 
 
 def _fail(run: JobRun, error: BaseException) -> None:
     """Clean up, then say how it ended: in this order, so that an ended job has nothing left lying about."""
     job = run.job
-    clean_up(run.traces, job_id=job.pk, tell=lambda text, gone: run.tell(text) if gone else run.warn(text))
-    now = timezone.now()
-    changes: dict[str, object] = {"phase": "", "checkpoint": {}}
-    level = EventLevel.INFO
-    if isinstance(error, Cancelled):
-        status, text = JobStatus.CANCELLED, "Cancelled."
-    elif isinstance(error, Drained):
-        status, text = JobStatus.PENDING, "The worker is being stopped; the job goes back to the queue."
-        changes |= {"not_before": now, "bytes_done": 0, "bytes_total": 0}
-    else:
-        status, level = JobStatus.FAILED, EventLevel.ERROR
-        text = _sentence(job, error)
-        changes["error"] = text
+    _persist(run.clean_up)
+    end = end_of(job, error, timezone.now())
     try:
-        with transaction.atomic():
-            release(job_id=job.pk, token=run.token, status=status, now=now, **changes)
-            record(job, text, at=now, level=level)
+        _persist(lambda: write_end(run, end))
     except LeaseLost:
         logger.warning("Job %s: the lease was lost before its end could be written", job.pk)
 
 
-def _sentence(job: Job, error: BaseException) -> str:
-    if isinstance(error, BackupmgrError):
-        return str(error)
-    logger.error("Job %s failed in a way nobody foresaw", job.pk, exc_info=error)
-    return f"An internal error stopped the job ({type(error).__name__}); the worker's log has the details."
+def _persist(action: Callable[[], None]) -> None:
+    persist(action, patience_seconds=_PATIENCE_LEASES * settings.BACKUPMGR_LEASE_SECONDS)
 
 
 def _wake_next() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from django.contrib.auth.models import AbstractBaseUser
 from django.db import transaction
-from django.db.models import Case, When
+from django.db.models import Case, Q, When
 from django_q.tasks import async_task
 
 from apps.backups.deletion import mark_deleting
@@ -103,12 +103,13 @@ def cancel_job(*, job_id: uuid.UUID, now: datetime, user: AbstractBaseUser | Non
     """
     with transaction.atomic():
         ended = Job.objects.filter(pk=job_id, status=JobStatus.PENDING).update(
-            status=JobStatus.CANCELLED, cancel_requested_at=now, completed_at=now, phase=""
+            status=JobStatus.CANCELLED, cancel_requested_at=now, completed_at=now, phase="", wait_reason=""
         )
         if ended:
             job = Job.objects.get(pk=job_id)
             _bury(job)
-            record(job, f"Cancelled{_by(user)} before it started.", at=now)
+            when = "while it waited for its next attempt" if job.attempt else "before it started"
+            record(job, f"Cancelled{_by(user)} {when}.", at=now)
             return job
         told = Job.objects.filter(pk=job_id, status=JobStatus.RUNNING, cancel_requested_at=None).update(
             cancel_requested_at=now
@@ -124,8 +125,9 @@ def cancel_job(*, job_id: uuid.UUID, now: datetime, user: AbstractBaseUser | Non
 
 
 def retry_job(*, job_id: uuid.UUID, now: datetime, user: AbstractBaseUser | None = None) -> Job:
-    """Make a failed or cancelled job pending again; its events keep the story of the attempts before.
+    """Make a failed or cancelled job pending again, or start one at once that waits for its next attempt.
 
+    Its attempts and events keep the story of what was before; automatic retries are counted anew.
     Raises: JobNotFound, JobNotRetryable, NotFound when the backup to restore from is gone.
     """
     with transaction.atomic():
@@ -136,7 +138,8 @@ def retry_job(*, job_id: uuid.UUID, now: datetime, user: AbstractBaseUser | None
             raise JobNotRetryable("The backup that this job restored from has been deleted.")
         if found.type in RESTORE_TYPES and found.backup is not None:
             hold_backup(found.backup)
-        changed = Job.objects.filter(pk=job_id, status__in=RETRYABLE).update(
+        waits = Q(status=JobStatus.PENDING) & ~Q(wait_reason="")
+        changed = Job.objects.filter(Q(status__in=RETRYABLE) | waits, pk=job_id).update(
             status=JobStatus.PENDING,
             error="",
             phase="",
@@ -148,15 +151,16 @@ def retry_job(*, job_id: uuid.UUID, now: datetime, user: AbstractBaseUser | None
             completed_at=None,
             not_before=now,
             lost_count=0,
+            retry_count=0,
+            wait_reason="",
         )
         if not changed:
             raise JobNotRetryable(f"Only a failed or cancelled job can be retried; this one is {found.status}.")
         job = Job.objects.get(pk=job_id)
-        record(
-            job,
-            f"Retry asked for{_by(user)}; {found.status} before{f': {found.error}' if found.error else '.'}",
-            at=now,
-        )
+        before = f"{found.status} before{f': {found.error}' if found.error else '.'}"
+        if found.is_waiting:
+            before = f"it waited until {found.not_before:%H:%M:%S} UTC: {found.wait_reason}"
+        record(job, f"Retry asked for{_by(user)}; {before}", at=now)
         poke(job, now=now)
         return job
 
@@ -326,5 +330,8 @@ def _bury(job: Job) -> None:
     """Hand what an earlier attempt left behind to the clean-up of the tick."""
     traces = Traces.from_json(job.checkpoint)
     if traces:
-        leave_behind(traces, job_id=job.pk, reason="the job was cancelled before it could clean up itself")
+        # At the next tick, in some seconds: whoever cancels wants it gone.
+        leave_behind(
+            traces, job_id=job.pk, reason="the job was cancelled before it could clean up itself", first_try_seconds=0
+        )
         Job.objects.filter(pk=job.pk).update(checkpoint={})

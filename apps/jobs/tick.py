@@ -17,6 +17,7 @@ from django.db.models import F
 from django_q.models import OrmQ
 
 from apps.backups.traces import Traces, leave_behind
+from apps.jobs.attempts import AttemptOutcome, end_attempt
 from apps.jobs.events import record
 from apps.jobs.models import EventLevel, Job
 from apps.jobs.operations import look_after_operations
@@ -70,20 +71,32 @@ def _take_back(job: Job, now: datetime) -> None:
         level, ended = EventLevel.ERROR, True
     else:
         wait = timedelta(seconds=BACK_OFF_SECONDS * 2**job.lost_count)
+        text, level, ended = "The worker vanished; the job starts anew.", EventLevel.WARNING, False
         changed = held.update(
             status=JobStatus.PENDING,
             not_before=now + wait,
             bytes_done=0,
             lost_count=F("lost_count") + 1,
             queued_at=None,
+            wait_reason=text,
             **given_back,
         )
-        text, level, ended = "The worker vanished; the job starts anew.", EventLevel.WARNING, False
     if not changed:
         return
+    end_attempt(
+        job_id=job.pk,
+        number=job.attempt,
+        outcome=AttemptOutcome.LOST,
+        # The last sign of life: how long it was gone before anybody noticed is no part of the attempt.
+        at=min(now, job.heartbeat_at or now),
+        bytes_moved=job.bytes_done,
+        error="The worker vanished while it ran the job.",
+        error_category="worker_vanished",
+        next_attempt_at=None if ended else now + wait,
+    )
     record(job, text, at=now, level=level)
     if ended:
-        leave_behind(Traces.from_json(job.checkpoint), job_id=job.pk, reason=text)
+        leave_behind(Traces.from_json(job.checkpoint), job_id=job.pk, reason=text, first_try_seconds=0)
 
 
 def _orphans_of(worker: str) -> list[uuid.UUID]:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from django.conf import settings
 from django.core.files.storage import FileSystemStorage
 
-from apps.storage.errors import StorageDenied, StorageFault
+from apps.storage.errors import StorageDenied, StorageFault, StorageRefused
 from apps.storage.models import StorageConfig
 from apps.storage.validation import resolve_folder
 
@@ -68,7 +68,7 @@ def folder_backend(config: StorageConfig) -> FileSystemStorage:
 def bucket_backend(config: StorageConfig, patience: Patience) -> S3Storage:
     """Return the backend of an S3 storage. No connection is made.
 
-    Raises: crypto.UndecryptableSecret; StorageFault when the CA certificate is none.
+    Raises: crypto.UndecryptableSecret; StorageRefused when the CA certificate is none.
     """
     # boto3 takes a third of a second to import: only what talks to S3 pays for it.
     from botocore.config import Config
@@ -132,12 +132,12 @@ def _ca_file(pem: str) -> Path:
     """Return a file that holds `pem`; botocore reads it at every new connection, so it has to stay.
 
     It lies in the data folder under the hash of its content: written once, safe with several processes, and nothing
-    to clean up. Raises: StorageFault.
+    to clean up. Raises: StorageRefused; StorageFault when it cannot be written.
     """
     try:
         ssl.create_default_context(cadata=pem)
     except (ssl.SSLError, ValueError) as error:
-        raise StorageFault("The storage's CA certificate is not valid PEM: paste it again.") from error
+        raise StorageRefused("The storage's CA certificate is not valid PEM: paste it again.") from error
     content = pem.encode()
     file = Path(settings.DATA_DIR) / "ca" / f"{hashlib.sha256(content).hexdigest()}.pem"
     try:

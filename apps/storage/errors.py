@@ -2,9 +2,11 @@
 
 StorageError
   StorageUnreachable   no connection, or no answer in time
+    StorageUntrusted   the endpoint's certificate was not accepted
   StorageDenied        wrong credentials, or not allowed; a folder that cannot be read or written
   BucketMissing        the bucket or the folder does not exist
   StorageFull          no room left
+  StorageRefused       the storage understood the request and refuses it; settings that cannot be used
   StorageFault         the storage answered with a fault of its own
 ObjectMissing          nothing is stored under that key
 ObjectExists           something is stored there already
@@ -14,6 +16,9 @@ StorageMissing         the storage was deleted meanwhile
 StorageNameTaken       another storage has that name
 StorageChanged         somebody else changed the storages at the same moment
 StorageInUse           backups or jobs refer to the storage
+
+Transient is what may pass by itself: no connection, no answer, a fault of the storage's own. A full storage is not:
+somebody has to make room first, and writing for hours until it is full again helps nobody.
 """
 
 from __future__ import annotations
@@ -33,6 +38,12 @@ class StorageUnreachable(StorageError):
     http_status = 503
 
 
+class StorageUntrusted(StorageUnreachable):
+    """The TLS certificate of the endpoint was not accepted."""
+
+    transient = False
+
+
 class StorageDenied(StorageError):
     """Wrong credentials, or they do not allow this."""
 
@@ -47,6 +58,12 @@ class BucketMissing(StorageError):
 
 class StorageFull(StorageError):
     """There is no room left."""
+
+    transient = False
+
+
+class StorageRefused(StorageError):
+    """The storage understood the request and refuses it, or its settings cannot be used."""
 
     transient = False
 

@@ -22,13 +22,17 @@ from botocore.exceptions import ConnectionError as ConnectionFailed
 from botocore.exceptions import HTTPClientError as TransportFailed
 from urllib3.exceptions import HTTPError as Urllib3Error
 
+from apps.core.causes import is_refused_certificate
+from apps.core.retry_after import parse_retry_after
 from apps.storage.errors import (
     BucketMissing,
     StorageDenied,
     StorageError,
     StorageFault,
     StorageFull,
+    StorageRefused,
     StorageUnreachable,
+    StorageUntrusted,
 )
 
 #: Everything that botocore and what lies below it raise when a call fails. ValueError: an endpoint that is none.
@@ -75,10 +79,17 @@ def is_refused_option(error: BaseException) -> bool:
 def storage_error(place: str, error: BaseException) -> StorageError:
     """Return the StorageError that `error` means; `place` names endpoint and bucket, without credentials."""
     if isinstance(error, ClientError):
-        return _answered(place, code_of(error), _status(error))
+        meaning = _answered(place, code_of(error), _status(error))
+        meaning.retry_after_seconds = parse_retry_after(_header(error, "retry-after"))
+        return meaning
+    # botocore keeps the reason as text when it comes from a proxy.
+    if is_refused_certificate(error) or (isinstance(error, SSLError) and "CERTIFICATE_VERIFY_FAILED" in str(error)):
+        return StorageUntrusted(
+            f"No trusted TLS connection to {place}: check its certificate, or enter the CA that signed it."
+        )
     if isinstance(error, SSLError):
         return StorageUnreachable(
-            f"No trusted TLS connection to {place}: check its certificate, or enter the CA that signed it."
+            f"The TLS connection to {place} broke or was refused: does it speak TLS there, with a certificate?"
         )
     if isinstance(error, ConnectTimeoutError):
         return StorageUnreachable(f"No connection to {place} in time: check the endpoint, firewall and proxy.")
@@ -90,7 +101,7 @@ def storage_error(place: str, error: BaseException) -> StorageError:
         return StorageUnreachable(f"No connection to {place}: check the endpoint, and that the service runs.")
     if isinstance(error, IncompleteReadError | TransportFailed | Urllib3Error | OSError):
         return StorageUnreachable(f"The connection to {place} broke: try again, and check the network if it stays so.")
-    return StorageFault(f"{place} could not be used ({type(error).__name__}): check the settings of the storage.")
+    return StorageRefused(f"{place} could not be used ({type(error).__name__}): check the settings of the storage.")
 
 
 def _answered(place: str, code: str, status: int) -> StorageError:
@@ -116,12 +127,19 @@ def _answered(place: str, code: str, status: int) -> StorageError:
         return StorageFault(f"{place} received other bytes than were sent (checksum): check network and memory.")
     if code == "NoSuchUpload":
         return StorageFault(f"{place} lost an unfinished upload: check its rules for cleaning up, and try again.")
-    return StorageFault(f"{place} answered with an error ({_clean(code)}, HTTP {status}): look into its log.")
+    kind = StorageRefused if 400 <= status < 500 else StorageFault
+    return kind(f"{place} answered with an error ({_clean(code)}, HTTP {status}): look into its log.")
 
 
 def _status(error: ClientError) -> int:
     metadata: Any = error.response.get("ResponseMetadata", {})
     return int(metadata.get("HTTPStatusCode") or 0)
+
+
+def _header(error: ClientError, name: str) -> str | None:
+    metadata: Any = error.response.get("ResponseMetadata", {})
+    value = (metadata.get("HTTPHeaders") or {}).get(name)
+    return None if value is None else str(value)
 
 
 def _clean(code: str) -> str:

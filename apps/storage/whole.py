@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from apps.storage.errors import StorageFault
+from apps.storage.errors import StorageRefused
 from apps.storage.stores import Sink, Source, StoredObject
 
 
@@ -19,8 +19,8 @@ def put_whole(sink: Sink, data: bytes) -> StoredObject:
 
 
 def get_whole(source: Source, max_bytes: int, name: str) -> bytes:
-    """Read everything. `name` is for the message. Raises: StorageFault when it is larger than `max_bytes`."""
+    """Read everything. `name` is for the message. Raises: StorageRefused when it is larger than `max_bytes`."""
     if source.size_bytes > max_bytes:
-        raise StorageFault(f"{name} is larger than {max_bytes} bytes: it is none of ours.")
+        raise StorageRefused(f"{name} is larger than {max_bytes} bytes: it is none of ours.")
     data = bytearray(source.size_bytes)
     return bytes(memoryview(data)[: source.readinto(memoryview(data))])

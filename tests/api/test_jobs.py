@@ -10,13 +10,14 @@ from typing import Any
 import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
 from rest_framework.test import APIClient
 
 from apps.api import idempotency
 from apps.api.models import IdempotencyKey
 from apps.clusters.models import Cluster
 from apps.core.permissions import Scope
-from apps.jobs.models import Job
+from apps.jobs.models import Job, JobAttempt
 from apps.storage.models import StorageConfig
 from tests.api.conftest import NOW, V1, error_of, result_of, token_client
 
@@ -63,6 +64,8 @@ def test_backup_is_created_with_the_defaults(
         "rate_bytes_per_second": None,
         "eta_seconds": None,
         "attempt": 0,
+        "next_attempt_at": None,
+        "wait_reason": None,
         "cancel_requested": False,
         "error": None,
         "metadata": metadata,
@@ -220,7 +223,13 @@ def test_list_costs_the_same_queries_however_long_it_is(api: APIClient, make_job
 
 @pytest.mark.parametrize("id", [*NO_UUIDS, NOBODY])
 def test_unknown_ids_are_404(api: APIClient, id: str) -> None:  # noqa: A002
-    for method, path in (("get", ""), ("post", "/cancel"), ("post", "/retry"), ("get", "/events")):
+    for method, path in (
+        ("get", ""),
+        ("post", "/cancel"),
+        ("post", "/retry"),
+        ("get", "/events"),
+        ("get", "/attempts"),
+    ):
         response = getattr(api, method)(f"{V1}/jobs/{id}{path}")
 
         assert response.status_code == 404
@@ -250,6 +259,61 @@ def test_retry_makes_failed_and_cancelled_jobs_pending_and_no_others(
     for status in ("pending", "running", "completed"):
         job = make_job(status=status, collection_name=uuid.uuid4().hex, subject_collection=uuid.uuid4().hex)
         assert api.post(f"{V1}/jobs/{job.pk}/retry").status_code == 400
+
+
+def test_a_job_that_waits_says_why_and_until_when_and_can_be_started_now(
+    api: APIClient, make_job: Callable[..., Job]
+) -> None:
+    at = timezone.now() + timedelta(minutes=5)
+    job = make_job(wait_reason="The storage did not answer.", not_before=at, attempt=1, retry_count=1)
+
+    shown = result_of(api.get(f"{V1}/jobs/{job.pk}"))
+    assert (shown["status"], shown["wait_reason"], shown["error"]) == ("pending", "The storage did not answer.", None)
+    assert shown["next_attempt_at"] == at.isoformat().replace("+00:00", "Z")
+
+    started = result_of(api.post(f"{V1}/jobs/{job.pk}/retry"))
+
+    assert (started["status"], started["wait_reason"], started["next_attempt_at"]) == ("pending", None, None)
+    job.refresh_from_db()
+    assert job.not_before < at
+
+
+def test_the_attempts_of_a_job_are_listed_with_the_error_of_each(api: APIClient, make_job: Callable[..., Job]) -> None:
+    job = make_job(status="running", attempt=2)
+    JobAttempt.objects.create(
+        job=job,
+        number=2,
+        started_at=timezone.now(),
+    )
+    JobAttempt.objects.create(
+        job=job,
+        number=1,
+        outcome="failed",
+        started_at=NOW,
+        ended_at=NOW + timedelta(seconds=90),
+        bytes_moved=2**40,
+        error="Qdrant did not answer.",
+        error_category="qdrant_timeout",
+        next_attempt_at=NOW + timedelta(seconds=150),
+        worker="w",
+    )
+
+    first, second = result_of(api.get(f"{V1}/jobs/{job.pk}/attempts"))
+
+    assert first == {
+        "number": 1,
+        "outcome": "failed",
+        "started_at": "2026-08-01T12:00:00Z",
+        "ended_at": "2026-08-01T12:01:30Z",
+        "seconds": 90.0,
+        "bytes_moved": 2**40,
+        "error": "Qdrant did not answer.",
+        "error_category": "qdrant_timeout",
+        "next_attempt_at": "2026-08-01T12:02:30Z",
+        "worker": "w",
+    }
+    assert (second["outcome"], second["ended_at"], second["error"], second["worker"]) == ("running", None, None, None)
+    assert second["seconds"] >= 0
 
 
 def test_progress_of_a_running_job(api: APIClient, make_job: Callable[..., Job]) -> None:

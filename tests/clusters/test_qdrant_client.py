@@ -17,12 +17,15 @@ from cryptography.x509.oid import NameOID
 
 from apps.clusters.qdrant import (
     CollectionNotFound,
+    DownloadBroken,
     Endpoint,
+    NotQdrant,
     QdrantDenied,
     QdrantFault,
     QdrantNode,
     QdrantRejected,
     QdrantTimeout,
+    QdrantTlsRefused,
     QdrantUnreachable,
     SnapshotChanged,
     SnapshotDownload,
@@ -35,7 +38,7 @@ from apps.clusters.qdrant import (
 from apps.clusters.qdrant.node import read_answer
 from apps.core.abort import Abort
 from apps.sandbox import SandboxNode
-from tests.support import Collections
+from tests.support import Collections, wait_until
 
 DOWNLOAD = "/collections/[^/]+/shards/[0-9]+/snapshots/[^/]+[.]snapshot"
 
@@ -78,10 +81,10 @@ def test_it_reads_what_a_node_says_of_itself(client: QdrantNode, collections: Co
         (429, b"slow down", QdrantFault),
         (500, b'{"status":{"error":"Service internal error: disk"},"time":0}', QdrantFault),
         (502, b"<html><body>Bad gateway</body></html>", QdrantFault),
-        (302, b"", QdrantFault),
-        (200, b"<html>hello</html>", QdrantFault),
-        (200, b"[1, 2]", QdrantFault),
-        (200, b'{"result": true}', QdrantFault),
+        (302, b"", NotQdrant),
+        (200, b"<html>hello</html>", NotQdrant),
+        (200, b"[1, 2]", NotQdrant),
+        (200, b'{"result": true}', NotQdrant),
     ],
 )
 def test_answers_are_told_apart_by_status_and_never_quote_a_web_page(
@@ -92,6 +95,13 @@ def test_answers_are_told_apart_by_status_and_never_quote_a_web_page(
 
     assert "<" not in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_an_overloaded_node_says_when_to_ask_again() -> None:
+    with pytest.raises(QdrantFault) as caught:
+        read_answer(Endpoint(url="http://q:6333"), 429, b"slow down", retry_after="90")
+
+    assert caught.value.retry_after_seconds == 90
 
 
 def test_nobody_listening_is_unreachable() -> None:
@@ -137,6 +147,8 @@ class TestDownload:
 
     def test_no_byte_is_fetched_twice(self, endpoint: Endpoint, snapshot: str, node: SandboxNode) -> None:
         size = len(self.read(endpoint, snapshot))
+        # The node writes its log after the last byte.
+        wait_until(lambda: any(entry["path"].endswith(snapshot) for entry in node.log()), seconds=5)
         node.clear_log()
         node.faults.add(action="truncate", method="GET", path=DOWNLOAD, bytes=size * 9 // 10, times=1)
 
@@ -144,6 +156,42 @@ class TestDownload:
 
         sent = sum(entry["bytes"] for entry in node.log() if entry["method"] == "GET")
         assert sent <= size * 1.1
+
+    def test_a_node_that_is_overloaded_or_away_for_a_moment_costs_no_byte(
+        self, endpoint: Endpoint, snapshot: str, node: SandboxNode
+    ) -> None:
+        whole = self.read(endpoint, snapshot)
+        node.faults.add(action="truncate", method="GET", path=DOWNLOAD, bytes=100_000, times=1)
+        node.faults.add(action="status", method="GET", path=DOWNLOAD, status=503, body="later", after=1, times=1)
+        node.faults.add(action="reset", method="GET", path=DOWNLOAD, bytes=0, after=2, times=1)
+        breaks: list[str] = []
+
+        with SnapshotDownload(endpoint, "films", 0, snapshot, Abort(), on_break=breaks.append) as download:
+            buffer = bytearray(download.size_bytes)
+            assert download.readinto(memoryview(buffer)) == len(whole)
+
+        assert bytes(buffer) == whole
+        assert len(breaks) == 3
+        assert "the node answered 503" in breaks[1]
+
+    def test_a_node_that_cannot_be_reached_any_more_is_given_up_with_a_sentence(
+        self, endpoint: Endpoint, snapshot: str, node: SandboxNode
+    ) -> None:
+        node.faults.add(action="truncate", method="GET", path=DOWNLOAD, bytes=5000, times=1)
+        with SnapshotDownload(endpoint, "films", 0, snapshot, Abort()) as download:
+            download.readinto(memoryview(bytearray(4000)))
+            node.stop()
+
+            with pytest.raises(DownloadBroken, match="broke off after .* cannot be reached"):
+                download.readinto(memoryview(bytearray(download.size_bytes)))
+
+    def test_a_snapshot_that_is_gone_before_the_first_byte_is_a_changed_one(
+        self, endpoint: Endpoint, node: SandboxNode, collections: Collections
+    ) -> None:
+        collections.create("films", points=5)
+
+        with pytest.raises(SnapshotChanged), SnapshotDownload(endpoint, "films", 0, "gone.snapshot", Abort()):
+            pass
 
     def test_a_snapshot_made_anew_in_between_is_noticed(
         self, endpoint: Endpoint, snapshot: str, node: SandboxNode, collections: Collections
@@ -274,7 +322,7 @@ class TestTls:
         connection.close()
 
     def test_it_is_refused_without(self, authority: tuple[str, str]) -> None:
-        with pytest.raises(QdrantUnreachable, match="certificate"):
+        with pytest.raises(QdrantTlsRefused, match="certificate"):
             self.version(Endpoint(url=authority[0]))
 
     def test_it_is_taken_as_it_is_when_told_so(self, authority: tuple[str, str]) -> None:

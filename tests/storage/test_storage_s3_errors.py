@@ -22,6 +22,7 @@ from apps.storage.errors import (
     StorageError,
     StorageFault,
     StorageFull,
+    StorageRefused,
     StorageUnreachable,
 )
 from apps.storage.models import StorageConfig
@@ -57,7 +58,8 @@ def _answer(code: str, status: int) -> ClientError:
         (_answer("QuotaExceeded", 403), StorageFull, "quota"),
         (_answer("InsufficientStorage", 507), StorageFull, "room"),
         (_answer("XMinioStorageFull", 507), StorageFull, "room"),
-        (_answer("<script>", 418), StorageFault, "unknown code"),
+        (_answer("<script>", 418), StorageRefused, "unknown code"),
+        (_answer("<script>", 502), StorageFault, "unknown code"),
         (EndpointConnectionError(endpoint_url=URL), StorageUnreachable, "service runs"),
         (ConnectTimeoutError(endpoint_url=URL), StorageUnreachable, "in time"),
         (ReadTimeoutError(endpoint_url=URL), StorageUnreachable, "in time"),

@@ -14,6 +14,7 @@ from apps.api.envelope import BareResponse
 from apps.api.fields import (
     MAX_ID,
     MAX_INTEGER,
+    EnumField,
     FlagField,
     IntegerField,
     MetadataField,
@@ -30,6 +31,7 @@ from apps.api.v1.lookup import find_backup, find_cluster, find_storage
 from apps.api.v1.paging import PageQuery, PageSerializer, read_page
 from apps.api.views import ApiView
 from apps.core.permissions import Scope
+from apps.jobs.attempts import AttemptOutcome, JobAttempt
 from apps.jobs.models import Job, JobEvent
 from apps.jobs.services import JobNotFound, JobRequest, cancel_job, create_job, retry_job
 from apps.jobs.states import RESTORE_TYPES
@@ -59,7 +61,12 @@ class JobSerializer(serializers.Serializer[Any]):
     bytes_total = serializers.IntegerField(help_text="bytes; 0 until it is known")
     rate_bytes_per_second = serializers.FloatField(allow_null=True)
     eta_seconds = serializers.FloatField(allow_null=True)
-    attempt = serializers.IntegerField()
+    attempt = serializers.IntegerField(help_text="How many have begun; GET /jobs/{id}/attempts has them all")
+    next_attempt_at = TimeField(
+        allow_null=True,
+        help_text="Pending jobs: when the next attempt starts by itself; null when none has to be waited for",
+    )
+    wait_reason = serializers.SerializerMethodField(help_text="Pending jobs: what it waits for to pass")
     cancel_requested = serializers.SerializerMethodField()
     error = serializers.SerializerMethodField()
     metadata = ObjectField()
@@ -78,6 +85,9 @@ class JobSerializer(serializers.Serializer[Any]):
 
     def get_error(self, job: Job) -> str | None:
         return job.error or None
+
+    def get_wait_reason(self, job: Job) -> str | None:
+        return job.wait_reason or None
 
 
 class JobPageSerializer(PageSerializer):
@@ -131,6 +141,35 @@ class JobEventSerializer(serializers.Serializer[Any]):
     level = serializers.CharField(help_text="info, warning or error")
     message = serializers.CharField()
     data = ObjectField()  # type: ignore[assignment]  # a field named like a property of serializers
+
+
+class JobAttemptSerializer(serializers.Serializer[Any]):
+    """What became of one attempt at a job."""
+
+    number = serializers.IntegerField(help_text="From 1")
+    outcome = EnumField(
+        "AttemptOutcome", list(AttemptOutcome.values), help_text="returned: its worker was being stopped"
+    )
+    started_at = TimeField()
+    ended_at = TimeField(allow_null=True, help_text="Of a lost one: the last sign of life")
+    seconds = serializers.SerializerMethodField(help_text="From start to end, or until now")
+    bytes_moved = serializers.IntegerField(help_text="bytes")
+    error = serializers.SerializerMethodField()
+    error_category = serializers.SerializerMethodField(help_text="Kind of the error: qdrant_timeout, storage_full, …")
+    next_attempt_at = TimeField(allow_null=True, help_text="When the next one was to start by itself; null: none was")
+    worker = serializers.SerializerMethodField()
+
+    def get_seconds(self, attempt: JobAttempt) -> float:
+        return round(attempt.duration_seconds(timezone.now()), 3)
+
+    def get_error(self, attempt: JobAttempt) -> str | None:
+        return attempt.error or None
+
+    def get_error_category(self, attempt: JobAttempt) -> str | None:
+        return attempt.error_category or None
+
+    def get_worker(self, attempt: JobAttempt) -> str | None:
+        return attempt.worker or None
 
 
 class JobsView(ApiView):
@@ -215,13 +254,25 @@ class JobRetryView(_OneJob):
     scopes = {"POST": Scope.OPERATE}
 
     @operation(
-        "retryJob", "Retry a failed or cancelled job (restores need the scope restore)", tag=TAG, answer=JobSerializer
+        "retryJob",
+        "Retry a failed or cancelled job, or start one now that waits for its next attempt (restores need the scope "
+        "restore)",
+        tag=TAG,
+        answer=JobSerializer,
     )
     def post(self, request: Request, id: str) -> Response:  # noqa: A002
         if self.job().type in RESTORE_TYPES:
             require(request, Scope.RESTORE)
         job = retry_job(job_id=self.path_uuid(), now=timezone.now(), user=caller(request))
         return Response(JobSerializer(job).data)
+
+
+class JobAttemptsView(_OneJob):
+    scopes = {"GET": Scope.READ}
+
+    @operation("listJobAttempts", "A job's attempts, oldest first", tag=TAG, answer=JobAttemptSerializer(many=True))
+    def get(self, request: Request, id: str) -> Response:  # noqa: A002
+        return Response(JobAttemptSerializer(self.job().attempts.order_by("number"), many=True).data)
 
 
 class JobEventsView(_OneJob):

@@ -11,7 +11,7 @@ from apps.api.v1.cluster import ClusterNodesView, ClusterStatusView
 from apps.api.v1.clusters import ClustersView, ClusterTestView, ClusterView, RegisteredClusterTestView
 from apps.api.v1.collections import CollectionClusterView, CollectionsView, CollectionView
 from apps.api.v1.docs import DocsView, RedocView, SchemaView
-from apps.api.v1.jobs import JobCancelView, JobEventsView, JobRetryView, JobsView, JobView
+from apps.api.v1.jobs import JobAttemptsView, JobCancelView, JobEventsView, JobRetryView, JobsView, JobView
 from apps.api.v1.leftovers import LeftoverRetryView, LeftoversView, LeftoverView
 from apps.api.v1.operations import OperationsView, OperationView
 from apps.api.v1.snapshots import (
@@ -52,6 +52,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("jobs/<str:id>", JobView.as_view()),
     path("jobs/<str:id>/cancel", JobCancelView.as_view()),
     path("jobs/<str:id>/retry", JobRetryView.as_view()),
+    path("jobs/<str:id>/attempts", JobAttemptsView.as_view()),
     path("jobs/<str:id>/events", JobEventsView.as_view()),
     path("backups", BackupsView.as_view()),
     path("backups/<str:id>", BackupView.as_view()),

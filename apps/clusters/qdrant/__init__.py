@@ -6,6 +6,7 @@ from apps.clusters.qdrant.endpoint import Endpoint, check_api_key, check_node_ur
 from apps.clusters.qdrant.errors import (
     CollectionNotFound,
     DownloadBroken,
+    NotQdrant,
     QdrantDenied,
     QdrantError,
     QdrantFault,
@@ -37,6 +38,7 @@ __all__ = [
     "Endpoint",
     "LocalShard",
     "NodeInfo",
+    "NotQdrant",
     "Placement",
     "QdrantDenied",
     "QdrantError",

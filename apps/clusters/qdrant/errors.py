@@ -3,14 +3,18 @@
 QdrantError
   QdrantUnreachable     no connection: refused, no such host
     QdrantTlsRefused    no connection: the two did not agree on TLS
+    CaInvalid           the CA certificate that was entered is none
   QdrantTimeout         connected, but no answer in time
-  QdrantFault           an answer that is a fault (5xx) or no Qdrant answer at all
+  QdrantFault           an answer that is a fault (5xx, 429), or a connection that broke before there was one
+    NotQdrant           no Qdrant answer at all: a redirect, a page, a proxy that alters what it passes on
   QdrantDenied          401 or 403: the key is missing, wrong or may not do this
   QdrantRejected        any other 4xx: Qdrant understood and refuses
   DownloadBroken        a snapshot did not arrive whole, however often it was resumed
   SnapshotChanged       the snapshot on the node is gone or no longer the one the download began with
 CollectionNotFound      404 for the collection
 SnapshotNotFound        404 for the snapshot
+
+Transient is what may pass by itself: all but what somebody has to change (address, certificate, key, request).
 """
 
 from __future__ import annotations
@@ -23,10 +27,11 @@ class QdrantError(Unavailable):
 
     http_status = 502
 
-    def __init__(self, message: str, *, status: int | None = None) -> None:
+    def __init__(self, message: str, *, status: int | None = None, retry_after_seconds: float | None = None) -> None:
         super().__init__(message)
         #: HTTP status that Qdrant answered with, None when it did not answer.
         self.status = status
+        self.retry_after_seconds = retry_after_seconds
 
 
 class QdrantUnreachable(QdrantError):
@@ -54,7 +59,13 @@ class QdrantTimeout(QdrantError):
 
 
 class QdrantFault(QdrantError):
-    """The node answered with a fault of its own, or with something that is no Qdrant answer."""
+    """The node answered with a fault of its own, or broke off before it had answered."""
+
+
+class NotQdrant(QdrantFault):
+    """What answers is no Qdrant, or something in between alters its answers: the address has to be corrected."""
+
+    transient = False
 
 
 class QdrantDenied(QdrantError):

@@ -22,6 +22,7 @@ from requests.adapters import HTTPAdapter
 from apps.clusters.qdrant.endpoint import CONNECT_TIMEOUT_SECONDS, Endpoint, segment
 from apps.clusters.qdrant.errors import (
     CollectionNotFound,
+    NotQdrant,
     QdrantDenied,
     QdrantError,
     QdrantFault,
@@ -33,6 +34,7 @@ from apps.clusters.qdrant.errors import (
 )
 from apps.clusters.qdrant.tls import innermost, why_refused
 from apps.clusters.qdrant.types import CollectionInfo, NodeInfo, Placement, SnapshotDescription
+from apps.core.retry_after import parse_retry_after
 
 # Whether certificates are checked is said per cluster, and shown there; a warning per request says it to nobody.
 urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
@@ -70,7 +72,7 @@ class QdrantNode:
         root = self.call("GET", "/", enveloped=False)
         version = root.get("version") if isinstance(root, dict) else None
         if not isinstance(version, str) or "qdrant" not in str(root.get("title", "")).lower():
-            raise QdrantFault(f"What answers at {self.endpoint.url} is not Qdrant: check the address.")
+            raise NotQdrant(f"What answers at {self.endpoint.url} is not Qdrant: check the address.")
         cluster = self.call("GET", "/cluster")
         peer = cluster.get("peer_id") if cluster.get("status") == "enabled" else None
         return NodeInfo(version=version, peer_id=peer, cluster=cluster)
@@ -218,11 +220,9 @@ class QdrantNode:
             self._look_at_clock(response.headers.get("Date"))
             return response
         except requests.exceptions.ConnectTimeout as error:
-            raise unreachable(self.endpoint) from error
+            raise unreachable(self.endpoint, error) from error
         except requests.exceptions.Timeout as error:
             raise timed_out(self.endpoint, timeout_seconds or self.endpoint.timeout_seconds) from error
-        except requests.exceptions.SSLError as error:
-            raise QdrantTlsRefused(why_refused(self.endpoint.url, error, own_ca=bool(self.endpoint.ca))) from error
         except requests.exceptions.RequestException as error:
             raise unreachable(self.endpoint, error) from error
 
@@ -238,7 +238,13 @@ class QdrantNode:
     ) -> Any:
         """Make one request and return `result` of the answer (the whole body when not `enveloped`)."""
         response = self.send(method, path, json=json, params=params, timeout_seconds=timeout_seconds)
-        return read_answer(self.endpoint, response.status_code, response.content, enveloped=enveloped)
+        return read_answer(
+            self.endpoint,
+            response.status_code,
+            response.content,
+            enveloped=enveloped,
+            retry_after=response.headers.get("Retry-After"),
+        )
 
     def _look_at_clock(self, header: str | None) -> None:
         """Take note of how far the node's clock is from ours."""
@@ -270,26 +276,28 @@ def snapshots_path(collection: str, shard_id: int | None) -> str:
     return f"/collections/{segment(collection)}{where}/snapshots"
 
 
-def read_answer(endpoint: Endpoint, status: int, body: bytes, *, enveloped: bool = True) -> Any:
+def read_answer(
+    endpoint: Endpoint, status: int, body: bytes, *, enveloped: bool = True, retry_after: str | None = None
+) -> Any:
     """Return the result in a Qdrant answer, or raise what its status and text mean.
 
-    Faults are told apart by status alone: the texts change between versions.
+    Faults are told apart by status alone: the texts change between versions. `retry_after` is the header of that name.
     """
     text = _error_text(body)
     if status >= 400 or status in (301, 302, 307, 308):
-        raise _error(endpoint, status, text)
+        raise _error(endpoint, status, text, parse_retry_after(retry_after))
     try:
         answer = json.loads(body)
     except ValueError as error:
-        raise QdrantFault(f"What answers at {endpoint.url} is not Qdrant: check the address.", status=status) from error
+        raise NotQdrant(f"What answers at {endpoint.url} is not Qdrant: check the address.", status=status) from error
     if not enveloped:
         return answer
     if not isinstance(answer, dict) or "status" not in answer:
-        raise QdrantFault(f"What answers at {endpoint.url} is not Qdrant: check the address.", status=status)
+        raise NotQdrant(f"What answers at {endpoint.url} is not Qdrant: check the address.", status=status)
     return answer.get("result")
 
 
-def _error(endpoint: Endpoint, status: int, text: str) -> Exception:
+def _error(endpoint: Endpoint, status: int, text: str, retry_after_seconds: float | None) -> Exception:
     where = f"Qdrant at {endpoint.url}"
     if status == 401:
         return QdrantDenied(f"{where} does not accept the API key: set the right one on the cluster.", status=status)
@@ -304,11 +312,13 @@ def _error(endpoint: Endpoint, status: int, text: str) -> Exception:
     if status == 408:
         return QdrantTimeout(f"{where} gave up waiting: {text}", status=status)
     if status == 429 or status >= 500:
-        return QdrantFault(f"{where} answered with a fault ({status}): {text or 'no explanation'}", status=status)
-    if status < 400:
         return QdrantFault(
-            f"{where} answered with a redirect ({status}): enter the address it leads to.", status=status
+            f"{where} answered with a fault ({status}): {text or 'no explanation'}",
+            status=status,
+            retry_after_seconds=retry_after_seconds,
         )
+    if status < 400:
+        return NotQdrant(f"{where} answered with a redirect ({status}): enter the address it leads to.", status=status)
     return QdrantRejected(f"{where} refuses ({status}): {text or 'no explanation'}", status=status)
 
 
@@ -327,7 +337,8 @@ def _error_text(body: bytes) -> str:
 def unreachable(endpoint: Endpoint, error: BaseException | None = None) -> QdrantError:
     """Return the error for a connection that did not come about; `error` says whether TLS is to blame."""
     cause = innermost(error) if error is not None else None
-    if isinstance(cause, ssl.SSLError):
+    # A connection that ended in the middle of a handshake says nothing of certificates: the node may be restarting.
+    if isinstance(cause, ssl.SSLError) and not isinstance(cause, ssl.SSLEOFError | ssl.SSLZeroReturnError):
         return QdrantTlsRefused(why_refused(endpoint.url, cause, own_ca=bool(endpoint.ca)))
     if isinstance(cause, http.client.RemoteDisconnected | ConnectionResetError) and endpoint.url.startswith("http:"):
         return QdrantUnreachable(

@@ -12,14 +12,22 @@ import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Any
+from typing import Any, NoReturn
 from urllib.parse import urlencode
 
 from apps.clusters.qdrant.endpoint import Endpoint, break_connection, segment
-from apps.clusters.qdrant.errors import DownloadBroken, QdrantError, QdrantFault, SnapshotChanged
+from apps.clusters.qdrant.errors import (
+    DownloadBroken,
+    NotQdrant,
+    QdrantFault,
+    QdrantRejected,
+    SnapshotChanged,
+    SnapshotNotFound,
+)
 from apps.clusters.qdrant.node import read_answer, snapshots_path, timed_out, unreachable
 from apps.clusters.qdrant.types import SnapshotDescription
 from apps.core.abort import Abort
+from apps.core.errors import BackupmgrError
 
 #: Bytes read or sent between two looks at the abort flag; larger ones gain nothing measurable.
 STEP_BYTES = 1024 * 1024
@@ -27,6 +35,8 @@ STEP_BYTES = 1024 * 1024
 MAX_BREAKS_WITHOUT_PROGRESS = 4
 #: Broken downloads in all; a node that drops every connection after a few bytes must end some time.
 MAX_BREAKS = 50
+#: The longest wait before a broken download goes on, whatever an overloaded node asks for (Retry-After).
+MAX_PAUSE_SECONDS = 30.0
 
 
 def create_snapshot(endpoint: Endpoint, collection: str, shard_id: int | None, abort: Abort) -> SnapshotDescription:
@@ -90,11 +100,13 @@ def upload_snapshot(
             # A node that refuses answers before it has read everything; its answer explains more than the pipe.
             abort.check()
             response = _response_after_refusal(endpoint, connection)
-            read_answer(endpoint, response.status, response.read(64 * 1024))
+            read_answer(
+                endpoint, response.status, response.read(64 * 1024), retry_after=response.getheader("Retry-After")
+            )
             raise QdrantFault(f"Qdrant at {endpoint.url} closed the connection during an upload.") from None
         connection.sock.settimeout(endpoint.snapshot_timeout_seconds)
         response = connection.getresponse()
-        read_answer(endpoint, response.status, response.read())
+        read_answer(endpoint, response.status, response.read(), retry_after=response.getheader("Retry-After"))
 
 
 class SnapshotDownload:
@@ -126,7 +138,8 @@ class SnapshotDownload:
         self.etag = ""
 
     def __enter__(self) -> SnapshotDownload:
-        self._open()
+        while self._response is None:
+            self._open()
         return self
 
     def __exit__(
@@ -152,17 +165,18 @@ class SnapshotDownload:
         self._abort.check()
         if self._response is None:
             self._open()
-        assert self._response is not None and self._connection is not None
+        if self._response is None or self._connection is None:
+            return 0  # counted as one more break
         try:
             with self._abort.breaking(lambda connection=self._connection: break_connection(connection)):  # type: ignore[misc]
                 # One read of the socket at a time: a fill of the whole step would lose what had come of it before a
                 # reset, and fetch it again. The body is plain (a length is required), so below is the socket.
                 count = self._response.fp.readinto1(step)
-        except TimeoutError:
-            self._break(f"no byte came for {self._endpoint.stall_seconds:.0f} seconds")
+        except TimeoutError as error:
+            self._break(f"no byte came for {self._endpoint.stall_seconds:.0f} seconds", error)
             return 0
-        except (OSError, http.client.HTTPException):
-            self._break("the connection was reset")
+        except (OSError, http.client.HTTPException) as error:
+            self._break("the connection was reset", error)
             return 0
         if count == 0:
             self._break("the connection was closed early")
@@ -170,25 +184,31 @@ class SnapshotDownload:
             self._breaks_without_progress = 0
         return count
 
-    def _break(self, cause: str) -> None:
+    def _break(self, cause: str, error: BaseException | None = None, *, pause_seconds: float | None = None) -> None:
         """Count a break and wait a little; the next read opens anew from where we are."""
         self._abort.check()
         self._close()
         self._breaks += 1
         self._breaks_without_progress += 1
-        where = f"after {self._received:,} of {self.size_bytes:,} bytes"
+        where = f"after {self._received:,} of {self.size_bytes:,} bytes" if self.size_bytes else "before its first byte"
         if self._breaks_without_progress > MAX_BREAKS_WITHOUT_PROGRESS or self._breaks > MAX_BREAKS:
+            if isinstance(error, QdrantFault):
+                raise error  # the node's own words say more
             raise DownloadBroken(
                 f"The download of {self._snapshot} from {self._endpoint.url} broke off {where} ({cause}), "
-                f"and going on from there did not help: check the network between here and Qdrant."
-            )
+                f"and going on from there did not help: check the network between here and Qdrant.",
+            ) from error
         if self._on_break is not None:
             self._on_break(f"Download of {self._snapshot} broke off {where} ({cause}); going on from there.")
-        self._abort.sleep(min(4.0, 0.25 * 2**self._breaks_without_progress))
+        pause = max(pause_seconds or 0.0, min(4.0, 0.25 * 2**self._breaks_without_progress))
+        self._abort.sleep(min(MAX_PAUSE_SECONDS, pause))
 
     def _open(self) -> None:
-        """Request the file from the byte where we are; the first answer fixes size and ETag."""
-        first = not self.etag and self._received == 0
+        """Request the file from the byte where we are; the first answer fixes size and ETag.
+
+        What may pass by itself is one more break, after which the next call tries anew.
+        """
+        first = not self.size_bytes
         headers = dict(self._endpoint.headers)
         if not first:
             # If-Range is ignored by Qdrant; If-Match with a stale ETag is 412.
@@ -201,22 +221,24 @@ class SnapshotDownload:
                 self._connection.request("GET", self._endpoint.target(self._path), headers=headers)
                 response = self._connection.getresponse()
         except TimeoutError as error:
-            self._abort.check()
-            if first:
-                self._close()
-                raise timed_out(self._endpoint, self._endpoint.stall_seconds) from error
-            self._break("the node did not answer")
+            self._break("the node did not answer", error)
             return
         except (OSError, http.client.HTTPException) as error:
-            self._abort.check()
-            if first:
+            failure = unreachable(self._endpoint, error)
+            if not failure.transient:
                 self._close()
-                raise unreachable(self._endpoint, error) from error
-            self._break("the node cannot be reached")
+                raise failure from error
+            self._break("the node cannot be reached", error)
             return
         try:
             self._accept(response, first=first)
-        except QdrantError:
+        except QdrantFault as error:
+            if not error.transient:
+                self._close()
+                raise
+            self._break(f"the node answered {error.status}", error, pause_seconds=error.retry_after_seconds)
+            return
+        except BackupmgrError:
             self._close()
             raise
         self._response = response
@@ -225,31 +247,51 @@ class SnapshotDownload:
         etag = response.getheader("ETag", "") or ""
         if first:
             if response.status != 200:
-                read_answer(self._endpoint, response.status, response.read(64 * 1024))
+                self._refuse(response)
             length = response.getheader("Content-Length")
             if (
                 response.status != 200
                 or length is None
                 or response.getheader("Content-Encoding", "identity") != "identity"
             ):
-                raise QdrantFault(
+                raise NotQdrant(
                     f"{self._endpoint.url} sent {self._snapshot} without a length or compressed: is a proxy in between?"
                 )
             self.size_bytes, self.etag = int(length), etag
             return
-        if response.status in (404, 412, 416) or etag != self.etag:
-            raise SnapshotChanged(
-                f"{self._snapshot} on {self._endpoint.url} is gone or was made anew during the download.",
-                status=response.status,
-            )
+        if response.status >= 300:
+            self._refuse(response)
+        if etag != self.etag:
+            raise self._changed(response.status)
         expected = f"bytes {self._received}-{self.size_bytes - 1}/{self.size_bytes}"
         if response.status == 200 and self._received == 0:
             return
         if response.status != 206 or response.getheader("Content-Range") != expected:
-            read_answer(self._endpoint, response.status, b"")
             raise QdrantFault(
                 f"{self._endpoint.url} cannot go on with a download from the middle.", status=response.status
             )
+
+    def _refuse(self, response: http.client.HTTPResponse) -> NoReturn:
+        """Raise what an answer other than the file means."""
+        if response.status in (412, 416):
+            raise self._changed(response.status)
+        body = response.read(64 * 1024)
+        try:
+            read_answer(self._endpoint, response.status, body, retry_after=response.getheader("Retry-After"))
+        except (SnapshotNotFound, QdrantRejected) as error:
+            if response.status != 404:
+                raise
+            # It was there a moment ago: somebody deleted it, and it has to be made anew.
+            raise self._changed(response.status) from error
+        raise NotQdrant(
+            f"{self._endpoint.url} answered {response.status} to a download: is a proxy in between?",
+            status=response.status,
+        )
+
+    def _changed(self, status: int) -> SnapshotChanged:
+        return SnapshotChanged(
+            f"{self._snapshot} on {self._endpoint.url} is gone or was made anew during the download.", status=status
+        )
 
     def _close(self) -> None:
         if self._response is not None:
@@ -268,7 +310,7 @@ def _call(endpoint: Endpoint, method: str, path: str, body: Any, abort: Abort) -
             headers["Content-Type"] = "application/json"
         connection.request(method, endpoint.target(path), body=payload, headers=headers)
         response = connection.getresponse()
-        return read_answer(endpoint, response.status, response.read())
+        return read_answer(endpoint, response.status, response.read(), retry_after=response.getheader("Retry-After"))
 
 
 @contextmanager

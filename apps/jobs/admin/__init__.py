@@ -26,12 +26,16 @@ from apps.jobs.admin.cells import (
     progress_cell,
     result_cell,
     route_of,
+    wait_words,
 )
 from apps.jobs.admin.changes import cancel_view, delete_backup_view, may_retry, retry_view
 from apps.jobs.admin.live import SHOWN_EVENTS, job_answer, job_poll_address, rows_answer, signed_out
 from apps.jobs.health import worker_state
 from apps.jobs.models import Job
 from apps.jobs.states import RESTORE_TYPES, JobStatus, JobType
+
+#: A job's page shows its last so many attempts.
+SHOWN_ATTEMPTS = 20
 
 
 class StateFilter(admin.SimpleListFilter):
@@ -179,11 +183,15 @@ class JobAdmin(FactAdmin):
         waits = ""
         if job.status == JobStatus.PENDING:
             workers = worker_state(now)
-            waits = "" if workers.alive else f"It waits: {workers.sentence}."
+            waits = wait_words(job) if workers.alive else f"It waits: {workers.sentence}."
         return {
             "job": job,
             "restores": restores,
             "backup": job.backup if restores else job.backup or made,
+            "attempts": [
+                {"row": attempt, "took": format_duration(attempt.duration_seconds(now))}
+                for attempt in job.attempts.order_by("-number")[:SHOWN_ATTEMPTS]
+            ],
             "took": format_duration(job.duration_seconds(now)),
             "waits": waits,
             "may_cancel": job.can_cancel and may(request, Scope.OPERATE),

@@ -9,10 +9,11 @@ from collections.abc import Iterable
 from datetime import datetime
 
 from django.urls import reverse
+from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
-from apps.core.admin_cells import CANCELLING, NOTHING, RUN_STATES, state_cell
+from apps.core.admin_cells import CANCELLING, NOTHING, RETRYING, RUN_STATES, state_cell
 from apps.core.text import format_duration, format_rate, format_size
 from apps.jobs.models import Job
 from apps.jobs.states import BACKUP_TYPES, RESTORE_TYPES, JobStatus
@@ -26,6 +27,8 @@ def state_words(job: Job) -> tuple[str, str]:
     """The word for the job's state, and its tone."""
     if job.status == JobStatus.RUNNING and job.cancel_requested_at:
         return CANCELLING
+    if job.is_waiting:
+        return RETRYING
     return RUN_STATES[job.status]
 
 
@@ -101,9 +104,18 @@ def duration_cell(job: Job, now: datetime, *, swap: bool = False) -> SafeString:
     return format_html('<span class="bm-nowrap" id="took-{}"{}>{}</span>', job.pk, _SWAP if swap else "", words)
 
 
+def wait_words(job: Job) -> str:
+    """'Retry starts at 14:20: Qdrant did not answer.'; empty for a job that does not wait for its next attempt."""
+    if not job.is_waiting:
+        return ""
+    at = timezone.localtime(job.not_before)
+    day = "" if at.date() == timezone.localdate() else f"{at:%d %b} "
+    return f"Retry starts at {day}{at:%H:%M %Z}: {job.wait_reason}"
+
+
 def result_cell(job: Job, *, swap: bool = False) -> SafeString:
-    """The sentence of a failed job; the phase of a running one."""
-    words = job.error if job.is_ended else (job.phase if job.bytes_total else "")
+    """The sentence of a failed job, or of one that waits to be tried again; the phase of a running one."""
+    words = job.error if job.is_ended else wait_words(job) or (job.phase if job.bytes_total else "")
     return format_html(
         '<span class="bm-sentence" id="result-{}" title="{}"{}>{}</span>',
         job.pk,

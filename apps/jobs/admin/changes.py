@@ -48,6 +48,10 @@ def cancel_view(page: JobAdmin, request: HttpRequest, job_id: uuid.UUID) -> Http
     sentences = [f"This stops the {name[0].lower()}{name[1:]}."]
     if not job.is_active:
         sentences = [f"The job has already ended ({job.status}): there is nothing to cancel."]
+    elif job.is_waiting:
+        sentences.append(
+            "It waits for its next attempt: nothing moves now, and what is left of the last one is removed."
+        )
     elif job.status == JobStatus.PENDING:
         sentences.append("It has not started yet: nothing has to be cleaned up.")
     elif job.type in RESTORE_TYPES:
@@ -82,8 +86,8 @@ def retry_view(page: JobAdmin, request: HttpRequest, job_id: uuid.UUID) -> HttpR
     sentences = [f"This starts the {name[0].lower()}{name[1:]} from the beginning, as attempt {job.attempt + 1}."]
     if not job.can_retry:
         sentences = [f"Only a failed or cancelled job can be retried; this one is {job.status}."]
-    elif job.error:
-        sentences.append(f"The last attempt ended with: {job.error}")
+    elif job.error or job.wait_reason:
+        sentences.append(f"The last attempt ended with: {job.error or job.wait_reason}")
     overwrites = job.type in RESTORE_TYPES and job.overwrite
     warning = f"It overwrites {job.target_collection} on {(job.target_cluster or job.cluster).name}."
     return page.confirm(
