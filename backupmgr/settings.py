@@ -207,6 +207,9 @@ if BACKUPMGR_WORKERS < 1 or BACKUPMGR_LEASE_SECONDS < 3 or BACKUPMGR_TICK_SECOND
 if not all(0 <= delay <= 86400 for delay in BACKUPMGR_RETRY_DELAYS_SECONDS):
     raise ImproperlyConfigured("BACKUPMGR_RETRY_DELAYS_SECONDS lists seconds, each 0 to 86400 (a day).")
 
+# What the worker's supervisor calls at every tick, with `now`: rooms above the jobs hang themselves in here.
+TICKERS = ["apps.schedules.tick.tick"]
+
 # django-q2 carries "run job X" and nothing else; the Job row is the truth (apps/jobs). Its own time-out must
 # never fire and its redelivery must never be needed, hence a week.
 Q_CLUSTER = {

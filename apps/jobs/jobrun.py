@@ -7,7 +7,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from django.conf import settings
@@ -16,6 +16,8 @@ from django.utils import timezone
 
 from apps.backups.traces import Traces, clean_up
 from apps.core.abort import Abort
+from apps.core.errors import BackupmgrError
+from apps.core.text import format_duration
 from apps.jobs import drain
 from apps.jobs.events import record
 from apps.jobs.lease import LeaseLost, extend
@@ -36,6 +38,10 @@ class Cancelled(Exception):
 
 class Drained(Exception):
     """The worker is being stopped; the job goes back to the queue."""
+
+
+class RanTooLong(BackupmgrError):
+    """The job took longer than it may."""
 
 
 class JobRun:
@@ -137,6 +143,7 @@ class JobRun:
                     self.abort.trip(Drained())
                 try:
                     self._look()
+                    self._check_runtime()
                     if self._changed() or time.monotonic() - renewed > lease / 4:
                         sent = time.monotonic()
                         self._write()
@@ -160,6 +167,16 @@ class JobRun:
             raise LeaseLost(f"The lease of job {self.job_id} was lost.")
         if asked[0] is not None:
             self.abort.trip(Cancelled())
+
+    def _check_runtime(self) -> None:
+        longest = self.job.max_runtime_seconds
+        if longest is not None and self.now() - self.started_at > timedelta(seconds=longest):
+            self.abort.trip(
+                RanTooLong(
+                    f"The job ran longer than {format_duration(longest)}, which is what its schedule allows: see what "
+                    f"slowed it down, or allow more."
+                )
+            )
 
     def _changed(self) -> bool:
         with self._lock:

@@ -27,7 +27,7 @@ from apps.jobs.attempts import AttemptOutcome, end_attempt
 from apps.jobs.ending import end_of, write_end
 from apps.jobs.events import record
 from apps.jobs.jobrun import JobRun
-from apps.jobs.lease import LeaseLost, claim_next, release
+from apps.jobs.lease import LeaseLost, claim_next, release, startable
 from apps.jobs.models import Job
 from apps.jobs.persist import persist
 from apps.jobs.services import poke
@@ -150,6 +150,11 @@ def _finish(run: JobRun, finished: FinishedBackup | None) -> None:
         }
         if finished is not None:
             backup = record_backup(finished, storage=job.storage, cluster=job.cluster)
+            Backup.objects.filter(pk=backup.pk).update(
+                policy=job.policy,
+                schedule_id=job.schedule_id,
+                keep_until=None if job.policy else job.keep_until,
+            )
             changes |= {"backup_id": backup.pk, "snapshot_name": backup.snapshot_name}
         elif job.backup is not None:
             Backup.objects.filter(pk=job.backup.pk).update(checked_at=now, restored_at=now)
@@ -188,6 +193,6 @@ def _persist(action: Callable[[], None]) -> None:
 def _wake_next() -> None:
     """Deliver again when others wait: the delivery that was theirs may have been used up while they could not start."""
     now = timezone.now()
-    waiting = Job.objects.due(now).first()
+    waiting = startable(now).first()
     if waiting is not None:
         poke(waiting, now=now)

@@ -14,7 +14,8 @@ from django.db.models import Case, Q, When
 from django_q.tasks import async_task
 
 from apps.backups.deletion import mark_deleting
-from apps.backups.models import Backup, BackupStatus, Leftover
+from apps.backups.models import Backup, BackupStatus, Hold, Leftover
+from apps.backups.policies import RetentionPolicy
 from apps.backups.traces import FIRST_RETRY_SECONDS, Traces, leave_behind, try_leftover
 from apps.clusters.models import Cluster
 from apps.clusters.qdrant import check_collection_name, check_snapshot_possible
@@ -22,7 +23,7 @@ from apps.core.errors import BackupmgrError, Conflict, InvalidRequest, NotFound,
 from apps.core.text import plural
 from apps.jobs.cleaning import is_busy
 from apps.jobs.events import record
-from apps.jobs.models import Job
+from apps.jobs.models import Job, Rank
 from apps.jobs.states import ACTIVE, BACKUP_TYPES, RESTORE_TYPES, RETRYABLE, SHARD_TYPES, JobStatus, JobType
 from apps.storage.models import StorageConfig
 
@@ -30,6 +31,9 @@ from apps.storage.models import StorageConfig
 RUN_JOB = "apps.jobs.runner.run_job"
 
 MAX_METADATA_BYTES = 16 * 1024
+
+#: A job that waits this long is as urgent as one of the next priority that has just come.
+PRIORITY_STEP = timedelta(minutes=30)
 
 
 class UnableToCreateJob(InvalidRequest):
@@ -49,6 +53,18 @@ class JobNotRetryable(InvalidRequest):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Terms:
+    """Whose turn a backup of a schedule is, and how long it may take. `due_at` is when it was to run."""
+
+    schedule_id: uuid.UUID
+    due_at: datetime
+    priority: int = 5
+    start_by: datetime | None = None
+    max_runtime_seconds: int | None = None
+    rank: Rank = Rank.SCHEDULED
+
+
+@dataclass(frozen=True, kw_only=True)
 class JobRequest:
     """What a caller asks for. None means: not said."""
 
@@ -64,6 +80,10 @@ class JobRequest:
     overwrite: bool = False
     restore_aliases: bool = False
     metadata: dict[str, Any] = field(default_factory=dict)
+    #: What schedules say of the backups they ask for; a backup that somebody asks for may have a policy or a date.
+    terms: Terms | None = None
+    policy: RetentionPolicy | None = None
+    keep_until: datetime | None = None
 
 
 def create_job(*, request: JobRequest, now: datetime, user: AbstractBaseUser | None = None) -> Job:
@@ -87,6 +107,7 @@ def create_job(*, request: JobRequest, now: datetime, user: AbstractBaseUser | N
     job.metadata = request.metadata
     job.created_by = user  # type: ignore[assignment]
     job.created_at = job.not_before = now
+    _queue_up(job, request.terms, now)
     with transaction.atomic():
         if job.backup is not None:
             hold_backup(job.backup)
@@ -178,7 +199,7 @@ def delete_backup(
     From this call on the backup says "being deleted" and cannot be restored. The workers remove it, and try again
     until it is gone, however long the storage is away; with `wait` this process tries first. Asking twice is
     harmless. `reason` is kept with the tombstone and told in the story of the job that made the backup.
-    Raises: NotFound; Conflict while a job restores from it.
+    Raises: NotFound; Conflict while a job restores from it, while it is held, or locked by its storage.
     """
     with transaction.atomic():
         # Locked, so that no restore from it is created at the same moment (hold_backup).
@@ -189,6 +210,14 @@ def delete_backup(
         if users:
             raise Conflict(
                 f"{plural(users, 'restore')} from this backup is pending or running: wait for it, or cancel it."
+            )
+        hold = Hold.objects.active(now).filter(backup=backup).select_related("created_by").first()
+        if hold is not None:
+            owner = f" by {hold.created_by.get_username()}" if hold.created_by else ""
+            raise Conflict(f"The backup is held{owner} ({hold.reason}): release the hold first.")
+        if backup.locked_until is not None and backup.locked_until > now:
+            raise Conflict(
+                f"The storage keeps the backup locked until {backup.locked_until:%Y-%m-%d %H:%M} UTC: delete it then."
             )
         # With `wait` the tick comes in only when this process has died on the way.
         first = now + timedelta(seconds=FIRST_RETRY_SECONDS) if wait else now
@@ -224,6 +253,17 @@ def poke(job: Job, *, now: datetime) -> None:
     Job.objects.filter(pk=job.pk).update(queued_at=now)
 
 
+def _queue_up(job: Job, terms: Terms | None, now: datetime) -> None:
+    """Set where the job stands in the queue. A point of priority counts as much as half an hour of waiting."""
+    job.rank = Rank.RESTORE if job.type in RESTORE_TYPES else Rank.MANUAL
+    due_at = now
+    if terms is not None:
+        job.rank, job.priority, due_at = terms.rank, terms.priority, terms.due_at
+        job.schedule_id, job.start_by = terms.schedule_id, terms.start_by
+        job.max_runtime_seconds = terms.max_runtime_seconds
+    job.queue_at = due_at - PRIORITY_STEP * job.priority
+
+
 def _backup_job(job_type: JobType, request: JobRequest) -> Job:
     if request.snapshot_name or request.backup or request.target_collection or request.target_cluster:
         raise UnableToCreateJob("A backup takes no snapshot_name, backup_id or target: those belong to a restore.")
@@ -238,6 +278,8 @@ def _backup_job(job_type: JobType, request: JobRequest) -> Job:
         collection_name=request.collection_name,
         shard_id=request.shard_id,
         storage=request.storage or _default_storage(),
+        policy=request.policy,
+        keep_until=request.keep_until,
         subject_cluster=cluster,
         subject_collection=request.collection_name,
     )

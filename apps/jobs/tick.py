@@ -19,6 +19,7 @@ from django_q.models import OrmQ
 from apps.backups.traces import Traces, leave_behind
 from apps.jobs.attempts import AttemptOutcome, end_attempt
 from apps.jobs.events import record
+from apps.jobs.lease import startable
 from apps.jobs.models import EventLevel, Job
 from apps.jobs.operations import look_after_operations
 from apps.jobs.services import poke
@@ -28,6 +29,8 @@ from apps.jobs.states import JobStatus
 POKE_AGAIN = timedelta(seconds=10)
 #: Wait before a job whose worker vanished starts anew; doubles with each loss.
 BACK_OFF_SECONDS = 2
+#: So many late jobs end at one tick.
+EXPIRED_AT_ONCE = 500
 #: A delivery that some worker took this long ago and never acknowledged belongs to a worker that is gone.
 STALE_DELIVERY = timedelta(days=1)
 
@@ -36,6 +39,7 @@ def tick(*, worker: str, now: datetime) -> None:
     """Do one round. Raises: DatabaseError."""
     take_back_lost(Job.objects.lost(now).values_list("pk", flat=True), now=now)
     take_back_lost(_orphans_of(worker), now=now)
+    expire(now=now)
     wake(now=now)
     look_after_operations(now=now)
 
@@ -117,12 +121,25 @@ def _is_alive(pid: int | None) -> bool:
     return True
 
 
+def expire(*, now: datetime) -> None:
+    """End jobs that were to start by a certain time and have not: a free process came too late for them."""
+    late = Job.objects.filter(status=JobStatus.PENDING, attempt=0, start_by__lt=now)
+    for job in late[:EXPIRED_AT_ONCE]:
+        text = (
+            f"It could not start by {job.start_by:%Y-%m-%d %H:%M} UTC: no process was free, or the limits of cluster "
+            f"or storage were met. Look at what ran meanwhile; more workers or other times help."
+        )
+        with transaction.atomic():
+            if late.filter(pk=job.pk).update(status=JobStatus.FAILED, completed_at=now, error=text, phase=""):
+                record(job, text, at=now, level=EventLevel.ERROR)
+
+
 def wake(*, now: datetime) -> None:
     """Deliver again for jobs that wait although they could start; a delivery may have died with its worker."""
     OrmQ.objects.filter(
         lock__gt=now, lock__lt=now + timedelta(seconds=settings.Q_CLUSTER["retry"]) - STALE_DELIVERY
     ).delete()
-    waiting = Job.objects.due(now)
+    waiting = startable(now)
     oldest = waiting.first()
     if oldest is None or (oldest.queued_at is not None and now - oldest.queued_at < POKE_AGAIN):
         return

@@ -25,16 +25,18 @@ import time
 import uuid
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from functools import partial
 from types import FrameType
 
 from django.conf import settings
 from django.db import DatabaseError, connections
-from django.db.models import Exists, OuterRef
 from django.utils import timezone
+from django.utils.module_loading import import_string
 
 from apps.clusters.observations import observe_due
 from apps.jobs import drain
 from apps.jobs.cleaning import clean_leftovers
+from apps.jobs.lease import startable
 from apps.jobs.models import Job, Worker
 from apps.jobs.operations import runs_operations
 from apps.jobs.runner import WORKER_ENV
@@ -95,6 +97,9 @@ class Supervisor:
             self._restart_queue("its main process had ended")
         Worker.objects.filter(pk=self.id).update(seen_at=now)
         tick(worker=self.id, now=now)
+        for path in settings.TICKERS:
+            # One room's trouble must not keep the others from their round.
+            self._guarded(partial(_call, path))
         if self._is_stuck(now):
             self._restart_queue("jobs waited although a process was free")
         self._clean_leftovers()
@@ -157,10 +162,7 @@ class Supervisor:
         running = Job.objects.filter(status=JobStatus.RUNNING)
         if running.filter(worker=self.id).exists() or runs_operations(self.id):
             return False  # restarting would kill them; the free processes' share is taken by other workers meanwhile
-        busy = running.filter(
-            subject_cluster=OuterRef("subject_cluster"), subject_collection=OuterRef("subject_collection")
-        )
-        return Job.objects.due(now - patience).filter(~Exists(busy), queued_at__lt=now - patience).exists()
+        return startable(now - patience).filter(queued_at__lt=now - patience).exists()
 
     def _stop_queue(self) -> None:
         """Let running jobs go back to the queue, then end the processes; kill what does not end."""
@@ -185,6 +187,10 @@ class Supervisor:
         except DatabaseError:
             connections.close_all()
             return False
+
+
+def _call(path: str) -> None:
+    import_string(path)(now=timezone.now())
 
 
 def _run_queue() -> None:

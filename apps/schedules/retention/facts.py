@@ -1,0 +1,157 @@
+"""Facts: what retention has to know of the backups of a collection, read from the database."""
+
+from __future__ import annotations
+
+import uuid
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from django.db.models import Q
+
+from apps.backups.models import Backup, BackupStatus, Hold
+from apps.backups.policies import RetentionPolicy
+from apps.backups.retention.rules import BackupFacts
+from apps.jobs.models import Job
+from apps.jobs.states import ACTIVE
+
+#: The newest backup holds less than this share of the points of those before it: somebody may have emptied the
+#: collection, and its history must not go.
+DROP_SHARE = 0.5
+#: Compared with the largest of so many before it, when that holds so many points.
+DROP_COMPARED, DROP_MIN_POINTS = 5, 1000
+
+
+@dataclass(frozen=True)
+class Group:
+    """All backups of one collection (or of one shard of it): what the guards look across."""
+
+    cluster_id: uuid.UUID | None
+    cluster_name: str
+    collection_name: str
+    shard_id: int | None
+
+
+@dataclass(frozen=True)
+class SetKey:
+    """What the rules count inside of."""
+
+    group: Group
+    policy_id: uuid.UUID
+    storage_id: uuid.UUID
+    storage_name: str
+    #: Backups of schedules and those that somebody asked for are counted apart.
+    is_scheduled: bool
+
+
+@dataclass(frozen=True)
+class Row:
+    """A backup as lists show it."""
+
+    id: str
+    snapshot_name: str
+    taken_at: datetime
+    size_bytes: int
+
+
+@dataclass
+class Facts:
+    """The backups of a group, by the set that they belong to; `loose` ones have no policy."""
+
+    group: Group
+    sets: dict[SetKey, list[BackupFacts]] = field(default_factory=lambda: defaultdict(list))
+    loose: list[BackupFacts] = field(default_factory=list)
+    rows: dict[str, Row] = field(default_factory=dict)
+    #: Why nothing of the group should go, in a sentence; empty when there is no such reason.
+    frozen: str = ""
+
+    def elsewhere(self, key: SetKey) -> list[BackupFacts]:
+        """Everything of the group that is not in this set."""
+        return [fact for other, found in self.sets.items() if other != key for fact in found] + self.loose
+
+
+def groups_of(policy: RetentionPolicy) -> list[Group]:
+    """Return the collections that have backups under the policy."""
+    rows = (
+        Backup.objects.filter(policy=policy)
+        .exclude(status=BackupStatus.DELETING)
+        .order_by("cluster_name", "collection_name", "shard_id")
+        .values_list("cluster_id", "cluster_name", "collection_name", "shard_id")
+        .distinct()
+    )
+    found: dict[Any, Group] = {}
+    for cluster_id, cluster_name, collection, shard in rows:
+        # A cluster that was renamed is the same one.
+        found.setdefault(
+            (cluster_id or cluster_name, collection, shard), Group(cluster_id, cluster_name, collection, shard)
+        )
+    return list(found.values())
+
+
+def gather(group: Group, *, now: datetime, with_expired: Iterable[uuid.UUID] = (), lock: bool = False) -> Facts:
+    """Read the backups of a group. Those that retention let go already count no more, unless named by `with_expired`.
+
+    `lock`: in a transaction; nothing else changes these rows until it ends.
+    """
+    rows = Backup.objects.filter(
+        collection_name=group.collection_name,
+        shard_id=group.shard_id,
+        status__in=(BackupStatus.COMPLETED, BackupStatus.DAMAGED),
+    ).filter(Q(expired_at=None) | Q(pk__in=list(with_expired)))
+    if group.cluster_id is not None:
+        rows = rows.filter(cluster=group.cluster_id)
+    else:
+        rows = rows.filter(cluster=None, cluster_name=group.cluster_name)
+    if lock:
+        rows = rows.select_for_update(of=("self",))
+    found = list(rows.order_by("started_at", "id").select_related("storage").defer("manifest"))
+    ids = [backup.pk for backup in found]
+    held = set(Hold.objects.active(now).filter(backup__in=ids).values_list("backup_id", flat=True))
+    used = set(Job.objects.filter(backup__in=ids, status__in=ACTIVE).values_list("backup_id", flat=True))
+    facts = Facts(group)
+    for backup in found:
+        fact = BackupFacts(
+            id=str(backup.pk),
+            taken_at=backup.started_at.astimezone(UTC),
+            size_bytes=backup.size_bytes,
+            suspect=backup.status == BackupStatus.DAMAGED,
+            evidence=evidence_of(backup),
+            held=backup.pk in held,
+            locked_until=backup.locked_until,
+            in_use=backup.pk in used,
+        )
+        facts.rows[fact.id] = Row(fact.id, backup.snapshot_name, fact.taken_at, fact.size_bytes)
+        if backup.policy_id is None:
+            facts.loose.append(fact)
+            continue
+        key = SetKey(group, backup.policy_id, backup.storage_id, backup.storage.name, backup.schedule_id is not None)
+        facts.sets[key].append(fact)
+    facts.frozen = _dropped(found)
+    return facts
+
+
+def evidence_of(backup: Backup) -> int:
+    """How strongly a backup is proved: 3 a restore was compared with it, 1 its bytes were, 0 nothing was."""
+    if backup.restored_at is not None:
+        return 3
+    return 1 if backup.checked_at is not None else 0
+
+
+def _dropped(found: list[Backup]) -> str:
+    good = [backup for backup in found if backup.status == BackupStatus.COMPLETED]
+    if len(good) < 2:
+        return ""
+    before = max(backup.points_count for backup in good[-1 - DROP_COMPARED : -1])
+    newest = good[-1].points_count
+    if before < DROP_MIN_POINTS or newest >= before * DROP_SHARE:
+        return ""
+    return (
+        f"The newest backup holds {newest:,} points and one before it {before:,}: nothing of it goes until "
+        f"{DROP_COMPARED} backups confirm the lower number, or the points are back."
+    )
+
+
+def all_policies() -> Iterator[RetentionPolicy]:
+    yield from RetentionPolicy.objects.filter(backups__isnull=False).distinct().order_by("name")

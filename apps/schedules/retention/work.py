@@ -1,0 +1,53 @@
+"""What the queue calls: retention after new backups, and the sweep. Repeatable; a kill is made up for by the sweep."""
+
+from __future__ import annotations
+
+import logging
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.utils import timezone
+
+from apps.backups.policies import RetentionPolicy
+from apps.schedules.models import RetentionRun, RetentionStatus, RetentionTrigger
+from apps.schedules.retention.apply import apply_policy, delete_due, expire_dated
+from apps.schedules.retention.facts import all_policies
+
+logger = logging.getLogger(__name__)
+
+#: Runs that found nothing to do are kept for so long; the others stay.
+NOTHING_KEPT = timedelta(days=14)
+
+
+def after_backups(policy_id: str, **unknown: Any) -> None:
+    """Look at the policy's sets: a new backup may have taken the place of an old one."""
+    policy = RetentionPolicy.objects.filter(pk=policy_id).first()
+    if policy is not None:
+        now = timezone.now()
+        _apply(policy, RetentionTrigger.BACKUP, now)
+        _guard("deletion", lambda: delete_due(now=now))
+
+
+def sweep(*unused: Any, **unknown: Any) -> None:
+    """Go through all policies, through backups with a date of their own, and delete what is due."""
+    run_sweep(now=timezone.now())
+
+
+def run_sweep(*, now: datetime) -> None:
+    for policy in all_policies():
+        _apply(policy, RetentionTrigger.SWEEP, now)
+    _guard("dated backups", lambda: expire_dated(now=now))
+    _guard("deletion", lambda: delete_due(now=now))
+    RetentionRun.objects.filter(status=RetentionStatus.NOTHING, created_at__lt=now - NOTHING_KEPT).delete()
+
+
+def _apply(policy: RetentionPolicy, trigger: RetentionTrigger, now: datetime) -> None:
+    """One policy's trouble must not keep the others from their turn, nor fail a backup."""
+    _guard(f"policy {policy.pk}", lambda: apply_policy(policy=policy, trigger=trigger, now=now))
+
+
+def _guard(what: str, work: Any) -> None:
+    try:
+        work()
+    except Exception:
+        logger.exception("Retention failed: %s", what)
