@@ -214,6 +214,7 @@ class _ShardCopier:
                     f"{download.size_bytes:,}."
                 )
             sink = self._store.sink(part_key(self._folder, shard_id), download.size_bytes, run.abort)
+            sink.on_break = run.warn
             try:
                 sha256 = pump(download, sink, download.size_bytes, run.abort, count)
                 if snapshot.checksum is not None and sha256 != snapshot.checksum:

@@ -149,6 +149,7 @@ class HashOnly:
 
     part_size = READ_BYTES
     concurrency = 1
+    on_break: Callable[[str], None] | None = None
 
     def write(self, number: int, data: bytearray, length: int) -> None:
         """Nothing to keep."""

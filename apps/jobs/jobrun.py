@@ -7,7 +7,9 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime, timedelta
+from queue import SimpleQueue
 from typing import Any
 
 from django.conf import settings
@@ -58,11 +60,15 @@ class JobRun:
         #: Of the attempts before, until they are cleaned up, and of this one.
         self.traces = Traces.from_json(job.checkpoint)
         self._lock = threading.Lock()
+        self._telling = threading.Lock()
         self._phase = job.phase
         self._done = 0
         self._moved = 0
         self._total = 0
         self._written: tuple[str, int, int] = ("", 0, 0)
+        #: Lines told by other threads, which must not use the database: the heartbeat writes them.
+        self._told: SimpleQueue[tuple[str, EventLevel, dict[str, Any], datetime]] = SimpleQueue()
+        self._owner = threading.get_ident()
         self._samples: list[tuple[float, int]] = []
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._beat, name=f"heartbeat {job.pk}", daemon=True)
@@ -74,6 +80,8 @@ class JobRun:
     def __exit__(self, *exc_info: object) -> None:
         self._stop.set()
         self._thread.join()
+        with suppress(DatabaseError):
+            self._write_told()
 
     # --- backups.run.Run -----------------------------------------------------------------------------------
     def now(self) -> datetime:
@@ -94,10 +102,26 @@ class JobRun:
             self._moved += max(0, count)
 
     def tell(self, message: str, **data: Any) -> None:
-        self._persist(lambda: record(self.job, message, at=self.now(), data=data))
+        self._record(message, EventLevel.INFO, data)
 
     def warn(self, message: str, **data: Any) -> None:
-        self._persist(lambda: record(self.job, message, at=self.now(), level=EventLevel.WARNING, data=data))
+        self._record(message, EventLevel.WARNING, data)
+
+    def _record(self, message: str, level: EventLevel, data: dict[str, Any]) -> None:
+        self._told.put((message, level, data, self.now()))
+        if threading.get_ident() == self._owner:
+            self._persist(self._write_told)
+
+    def _write_told(self) -> None:
+        """Write the lines that were told, in their order. By any one thread at a time that may use the database."""
+        with self._telling:
+            while not self._told.empty():
+                message, level, data, at = self._told.get()
+                try:
+                    record(self.job, message, at=at, level=level, data=data)
+                except DatabaseError:
+                    self._told.put((message, level, data, at))
+                    raise
 
     def save_traces(self) -> None:
         self._persist(
@@ -144,6 +168,7 @@ class JobRun:
                 try:
                     self._look()
                     self._check_runtime()
+                    self._write_told()
                     if self._changed() or time.monotonic() - renewed > lease / 4:
                         sent = time.monotonic()
                         self._write()

@@ -8,7 +8,7 @@ import re
 import secrets
 import stat
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -63,6 +63,8 @@ class LocalSink:
         self._written: set[int] = set()
         self._published = False
         self._committed = False
+        #: Never told anything: what cannot be written to a disk cannot be written a second later.
+        self.on_break: Callable[[str], None] | None = None
         self._descriptor = self._open()
         try:
             with translated(root):

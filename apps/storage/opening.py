@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from apps.storage.backends import Patience, bucket_backend, folder_backend, work_patience
 from apps.storage.models import StorageConfig, StorageType
 from apps.storage.stores import Store
@@ -19,4 +21,6 @@ def open_store(config: StorageConfig, *, patience: Patience | None = None) -> St
         return LocalStore(folder_backend(config))
     from apps.storage.s3 import S3Store  # imports boto3
 
-    return S3Store(bucket_backend(config, patience or work_patience()))
+    patience = patience or work_patience()
+    parts = None if patience.attempts == 1 else bucket_backend(config, replace(patience, attempts=1))
+    return S3Store(bucket_backend(config, patience), parts)

@@ -42,7 +42,8 @@ class Head:
 class S3Bucket:
     """A bucket, seen from below the storage's prefix. Safe to use from several threads."""
 
-    def __init__(self, backend: S3Storage) -> None:
+    def __init__(self, backend: S3Storage, parts_backend: S3Storage | None = None) -> None:
+        """`parts_backend`: the same without tries of its own, for parts, which the sink sends again by itself."""
         self.backend = backend
         self.name: str = backend.bucket_name
         self.features = Features()
@@ -53,6 +54,7 @@ class S3Bucket:
         # Clients may be shared by threads, making one may not; the backend would make one per thread.
         with self.translated():
             self.client: Any = backend.connection.meta.client
+            self.part_client: Any = (parts_backend or backend).connection.meta.client
             _ = backend.bucket
 
     @contextmanager

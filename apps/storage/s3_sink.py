@@ -6,6 +6,7 @@ import secrets
 import threading
 import time
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,9 +14,10 @@ from botocore.exceptions import ClientError
 
 from apps.core.abort import Abort
 from apps.storage.crc32 import combine_crc32, encode_crc32
-from apps.storage.errors import StorageFault
+from apps.storage.errors import StorageError, StorageFault
 from apps.storage.s3_bucket import WRITE_TOKEN, Head, S3Bucket
 from apps.storage.s3_errors import FAILURES, code_of, is_refused_option, is_taken, storage_error
+from apps.storage.s3_window import Window
 from apps.storage.stores import StoredObject
 
 MIB = 1024 * 1024
@@ -31,6 +33,11 @@ _MOST_BUFFERED = 100 * MIB
 # within botocore's connect time-out, which a slow line cannot do.
 _SEND_SLICE = 256 * 1024
 _ABORT_TRIES = 6
+# Tries of one part in a row, half a second to eight seconds apart, and failures of all parts together. What lasts
+# longer is for the next attempt of the job.
+_PART_TRIES = 6
+_MOST_FAILURES = 100
+_LONGEST_PAUSE_SECONDS = 30.0
 
 
 def part_size_for(size_bytes: int) -> int:
@@ -102,6 +109,11 @@ class S3Sink:
         # Whether the object may be there although `commit` has not returned.
         self._maybe_published = False
         self._committed = False
+        self._given_up = False
+        self._window = Window(self.concurrency, abort)
+        self._failures = 0
+        #: Told, in a sentence, of each part that has to be sent again; from any thread.
+        self.on_break: Callable[[str], None] | None = None
         if bucket.head(key) is not None:
             raise bucket.exists(key)
         abort.check()
@@ -151,6 +163,7 @@ class S3Sink:
         if self._committed:
             return
         self._small = b""
+        self._given_up = True
         if self._upload_id:
             self._abort_upload()
         if self._maybe_published and self._is_ours(self._bucket.head(self._key)):
@@ -176,9 +189,36 @@ class S3Sink:
             return identifier
 
     def _upload(self, number: int, view: memoryview, crc: int) -> str:
-        """Send a part. Returns its ETag."""
+        """Send a part, and again when that breaks off: the parts that have arrived stay. Returns its ETag."""
+        for left in range(_PART_TRIES - 1, -1, -1):
+            with self._window.slot():
+                if self._given_up:  # a part that arrives now would bring the aborted upload back
+                    raise StorageFault(f"Writing to {self._bucket.place} was given up.")
+                try:
+                    etag = self._send_part(number, view, crc)
+                except StorageError as error:
+                    self._window.narrow()
+                    with self._lock:
+                        self._failures += 1
+                    lost = code_of(error.__cause__ or error) == "NoSuchUpload"
+                    if not left or lost or not error.transient or self._failures > _MOST_FAILURES:
+                        raise
+                    failure = error
+                else:
+                    self._window.widen()
+                    return etag
+            if self.on_break is not None:
+                self.on_break(
+                    f"Part {number + 1} of {self._key.rpartition('/')[2]} did not arrive and is sent again: {failure}"
+                )
+            pause = max(0.5 * 2 ** (_PART_TRIES - 1 - left), failure.retry_after_seconds or 0.0)
+            self._abort.sleep(min(pause, _LONGEST_PAUSE_SECONDS))
+        raise AssertionError("unreachable")
+
+    def _send_part(self, number: int, view: memoryview, crc: int) -> str:
+        """Send a part once. Returns its ETag."""
         request: dict[str, Any] = {**self._where, "UploadId": self._upload_id, "PartNumber": number + 1}
-        client = self._bucket.client
+        client = self._bucket.part_client
         try:
             with self._bucket.translated():
                 if self._checksums:

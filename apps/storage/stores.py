@@ -6,7 +6,7 @@ Keys are relative, with '/' between segments, and never climb (keys.py). Every m
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
@@ -50,6 +50,8 @@ class Sink(Protocol):
     part_size: int
     #: How many threads may call `write` at once.
     concurrency: int
+    #: Told, in a sentence, of what broke off and is written again; from any thread. None for nobody.
+    on_break: Callable[[str], None] | None
 
     def write(self, number: int, data: bytearray, length: int) -> None:
         """Write part `number` (from 0): the first `length` bytes of `data`, which may be reused afterwards."""
