@@ -78,7 +78,8 @@ class DatabaseCollector(Collector):
             "backupmgr_job_duration_seconds_avg", "Mean duration of completed jobs", labels=["type"]
         )
         moved = GaugeMetricFamily("backupmgr_job_bytes", "Bytes moved by completed jobs", labels=["type"])
-        completed = Job.objects.filter(status=JobStatus.COMPLETED).order_by()
+        # A batch moves nothing itself: its children are counted.
+        completed = Job.objects.filter(status=JobStatus.COMPLETED, is_batch=False).order_by()
         figures = completed.values_list("type").annotate(
             mean=Avg(F("completed_at") - F("started_at")), size=Sum("bytes_done")
         )

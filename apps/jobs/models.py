@@ -66,6 +66,13 @@ class Job(UuidModel):
     overwrite = models.BooleanField(default=False)
     restore_aliases = models.BooleanField(default=False)
     metadata = models.JSONField(default=dict, blank=True)
+    #: A batch stands for the backups of all collections that match; each of them is a child (batches.py).
+    is_batch = models.BooleanField(default=False)
+    collections: models.JSONField[Any, Any] = models.JSONField(default=list, blank=True)
+    exclude_collections: models.JSONField[Any, Any] = models.JSONField(default=list, blank=True)
+    parent = models.ForeignKey("self", on_delete=models.CASCADE, null=True, blank=True, related_name="children")
+    #: How many children are in which state, as last counted.
+    children_summary: models.JSONField[Any, Any] = models.JSONField(default=dict, blank=True)
     created_by = models.ForeignKey(
         settings.AUTH_USER_MODEL, on_delete=models.SET_NULL, null=True, blank=True, related_name="+"
     )
@@ -135,6 +142,7 @@ class Job(UuidModel):
             ),
             models.CheckConstraint(condition=Q(status__in=JobStatus.values), name="job_status_known"),
             models.CheckConstraint(condition=Q(type__in=JobType.values), name="job_type_known"),
+            models.CheckConstraint(condition=Q(is_batch=False) | Q(parent=None, type=JobType.BACKUP), name="job_batch"),
             models.CheckConstraint(condition=Q(priority__lte=9), name="job_priority_0_to_9"),
         ]
         indexes = [
@@ -180,6 +188,9 @@ class Job(UuidModel):
         """Percent, 0 to 100; 100 only when the job has completed, so that nobody reads it as done too early."""
         if self.status == JobStatus.COMPLETED:
             return 100
+        if self.is_batch:
+            ended = sum(self.children_summary.get(status, 0) for status in ENDED)
+            return min(99, ended * 100 // max(1, self.children_summary.get("total", 0)))
         if self.bytes_total <= 0:
             return 0
         return max(0, min(99, self.bytes_done * 100 // self.bytes_total))

@@ -10,10 +10,11 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from django.conf import settings
-from django.db import transaction
+from django.db import DatabaseError, transaction
 from django.utils import timezone
 
 from apps.backups.backup import BackupOrder, FinishedBackup, find_finished, make_backup, record_backup
@@ -24,8 +25,10 @@ from apps.core.errors import BackupmgrError, Unavailable
 from apps.core.text import format_duration, format_size
 from apps.jobs import drain
 from apps.jobs.attempts import AttemptOutcome, end_attempt
+from apps.jobs.batches import settle_batch
 from apps.jobs.ending import end_of, write_end
 from apps.jobs.events import record
+from apps.jobs.fanout import fan_out
 from apps.jobs.jobrun import JobRun
 from apps.jobs.lease import LeaseLost, claim_next, release, startable
 from apps.jobs.models import Job
@@ -66,13 +69,19 @@ def run_claimed(job: Job) -> None:
     with JobRun(job) as run:
         try:
             run.tell(f"Attempt {job.attempt} started.")
-            finished = _work(run)
-            _persist(lambda: _finish(run, finished))
+            if job.is_batch:
+                fan_out(run)
+            else:
+                finished = _work(run)
+                _persist(lambda: _finish(run, finished))
         except LeaseLost:
             # Whoever has it now knows our traces from the row and cleans up after us.
             logger.warning("Job %s: the lease was lost, stopping", job.pk)
         except BaseException as error:  # noqa: BLE001 - the outer edge: every end is written down
             _fail(run, error)
+    if job.parent_id is not None:
+        with suppress(DatabaseError):  # the tick does it then
+            settle_batch(batch_id=job.parent_id, now=timezone.now())
 
 
 def _work(run: JobRun) -> FinishedBackup | None:

@@ -21,6 +21,7 @@ from apps.clusters.models import Cluster
 from apps.clusters.qdrant import check_collection_name, check_snapshot_possible
 from apps.core.errors import BackupmgrError, Conflict, InvalidRequest, NotFound, Unprocessable
 from apps.core.text import plural
+from apps.jobs.batches import check_patterns, hold_batch, is_pattern, reopen_batch, settle_batch, settle_batches
 from apps.jobs.cleaning import is_busy
 from apps.jobs.events import record
 from apps.jobs.models import Job, Rank
@@ -84,6 +85,13 @@ class JobRequest:
     terms: Terms | None = None
     policy: RetentionPolicy | None = None
     keep_until: datetime | None = None
+    #: Names and patterns of the collections to back up, one job each; `collection_name` is then *.
+    collections: tuple[str, ...] = ()
+    exclude_collections: tuple[str, ...] = ()
+
+    @property
+    def is_batch(self) -> bool:
+        return bool(self.collections) or (self.type == JobType.BACKUP and is_pattern(self.collection_name))
 
 
 def create_job(*, request: JobRequest, now: datetime, user: AbstractBaseUser | None = None) -> Job:
@@ -98,12 +106,18 @@ def create_job(*, request: JobRequest, now: datetime, user: AbstractBaseUser | N
     if request.type not in JobType.values:
         raise UnableToCreateJob(f"The type must be one of {', '.join(JobType.values)}.")
     job_type = JobType(request.type)
-    _check_name(request.collection_name)
+    if request.exclude_collections and not request.is_batch:
+        raise UnableToCreateJob("exclude_collections belongs to a backup of many collections.")
+    if not request.is_batch:
+        _check_name(request.collection_name)
     if job_type in SHARD_TYPES and request.shard_id is None:
         raise UnableToCreateJob(f"A {job_type.label} job needs a shard_id.")
     if job_type not in SHARD_TYPES and request.shard_id is not None:
         raise UnableToCreateJob(f"A {job_type} job works on all shards: leave shard_id out or use shard_{job_type}.")
-    job = _backup_job(job_type, request) if job_type in BACKUP_TYPES else _restore_job(job_type, request)
+    if request.is_batch:
+        job = _batch_job(job_type, request)
+    else:
+        job = _backup_job(job_type, request) if job_type in BACKUP_TYPES else _restore_job(job_type, request)
     job.metadata = request.metadata
     job.created_by = user  # type: ignore[assignment]
     job.created_at = job.not_before = now
@@ -123,6 +137,7 @@ def cancel_job(*, job_id: uuid.UUID, now: datetime, user: AbstractBaseUser | Non
     Raises: JobNotFound, JobHasEnded.
     """
     with transaction.atomic():
+        hold_batch(Job.objects.filter(pk=job_id).values_list("parent_id", flat=True).first())
         ended = Job.objects.filter(pk=job_id, status=JobStatus.PENDING).update(
             status=JobStatus.CANCELLED, cancel_requested_at=now, completed_at=now, phase="", wait_reason=""
         )
@@ -131,6 +146,7 @@ def cancel_job(*, job_id: uuid.UUID, now: datetime, user: AbstractBaseUser | Non
             _bury(job)
             when = "while it waited for its next attempt" if job.attempt else "before it started"
             record(job, f"Cancelled{_by(user)} {when}.", at=now)
+            _settle_parent(job, now)
             return job
         told = Job.objects.filter(pk=job_id, status=JobStatus.RUNNING, cancel_requested_at=None).update(
             cancel_requested_at=now
@@ -140,6 +156,9 @@ def cancel_job(*, job_id: uuid.UUID, now: datetime, user: AbstractBaseUser | Non
             raise JobNotFound("There is no job with this id.")
         if told:
             record(found, f"Asked to stop{_by(user)}.", at=now)
+            if found.is_batch:
+                _cancel_children(found, now, user)
+                return Job.objects.get(pk=job_id)
         elif found.status not in ACTIVE:
             raise JobHasEnded(f"The job has already ended ({found.status}): there is nothing to cancel.")
         return found
@@ -152,9 +171,13 @@ def retry_job(*, job_id: uuid.UUID, now: datetime, user: AbstractBaseUser | None
     Raises: JobNotFound, JobNotRetryable, NotFound when the backup to restore from is gone.
     """
     with transaction.atomic():
-        found = Job.objects.select_related("backup").filter(pk=job_id).first()
-        if found is None:
+        family = Job.objects.filter(pk=job_id).values_list("is_batch", "parent_id").first()
+        if family is None:
             raise JobNotFound("There is no job with this id.")
+        hold_batch(job_id if family[0] else family[1])
+        found = Job.objects.select_related("backup").get(pk=job_id)
+        if found.is_batch and found.children.exists():
+            return _retry_children(found, now, user)
         if found.type in RESTORE_TYPES and found.backup is None:
             raise JobNotRetryable("The backup that this job restored from has been deleted.")
         if found.type in RESTORE_TYPES and found.backup is not None:
@@ -183,7 +206,47 @@ def retry_job(*, job_id: uuid.UUID, now: datetime, user: AbstractBaseUser | None
             before = f"it waited until {found.not_before:%H:%M:%S} UTC: {found.wait_reason}"
         record(job, f"Retry asked for{_by(user)}; {before}", at=now)
         poke(job, now=now)
+        if job.parent_id is not None:
+            reopen_batch(batch_id=job.parent_id, now=now)
+            settle_batch(batch_id=job.parent_id, now=now)
         return job
+
+
+def _cancel_children(batch: Job, now: datetime, user: AbstractBaseUser | None) -> None:
+    """Cancel what has not ended; the batch ends with the last of them."""
+    for child_id in list(batch.children.filter(status__in=ACTIVE).values_list("pk", flat=True)):
+        with suppress(JobHasEnded):
+            cancel_job(job_id=child_id, now=now, user=user)
+    settle_batch(batch_id=batch.pk, now=now)
+
+
+def _retry_children(batch: Job, now: datetime, user: AbstractBaseUser | None) -> Job:
+    """Retry the children that have no backup; the batch runs for as long as they do. Raises: JobNotRetryable."""
+    again = list(batch.children.filter(status__in=RETRYABLE).order_by("collection_name").values_list("pk", flat=True))
+    if batch.status not in RETRYABLE or not again:
+        raise JobNotRetryable(f"Only a failed or cancelled job can be retried; this one is {batch.status}.")
+    record(batch, f"Retry of {plural(len(again), 'collection')} asked for{_by(user)}.", at=now)
+    for child_id in again:
+        retry_job(job_id=child_id, now=now, user=user)
+    return Job.objects.get(pk=batch.pk)
+
+
+def look_after_batches(*, now: datetime) -> None:
+    """End batches whose children have ended, and cancel children that came into being while their batch was cancelled.
+
+    What ends a child ends its batch, too; this is for those whose process died in between. Run by the tick.
+    """
+    settle_batches(now=now)
+    told = Job.objects.filter(
+        is_batch=True, status=JobStatus.RUNNING, lease_token=None, cancel_requested_at__isnull=False
+    )
+    for batch in told:
+        _cancel_children(batch, now, None)
+
+
+def _settle_parent(job: Job, now: datetime) -> None:
+    if job.parent_id is not None:
+        settle_batch(batch_id=job.parent_id, now=now)
 
 
 def delete_backup(
@@ -282,6 +345,37 @@ def _backup_job(job_type: JobType, request: JobRequest) -> Job:
         keep_until=request.keep_until,
         subject_cluster=cluster,
         subject_collection=request.collection_name,
+    )
+
+
+def _batch_job(job_type: JobType, request: JobRequest) -> Job:
+    if job_type != JobType.BACKUP:
+        raise UnableToCreateJob(f"Only a backup can be asked for of many collections, not a {job_type.label}.")
+    if request.snapshot_name or request.backup or request.target_collection or request.target_cluster:
+        raise UnableToCreateJob("A backup takes no snapshot_name, backup_id or target: those belong to a restore.")
+    if request.collections and request.collection_name != "*":
+        raise UnableToCreateJob("With collections, write * as collection_name.")
+    patterns = list(dict.fromkeys(request.collections or (request.collection_name,)))
+    try:
+        check_patterns(patterns)
+        check_patterns(request.exclude_collections)
+    except ValueError as error:
+        raise Unprocessable(str(error)) from error
+    cluster, job_id = request.cluster or _default_cluster(), uuid.uuid4()
+    return Job(
+        pk=job_id,
+        type=job_type,
+        is_batch=True,
+        collections=patterns,
+        exclude_collections=list(dict.fromkeys(request.exclude_collections)),
+        cluster=cluster,
+        collection_name=", ".join(patterns)[:255],
+        storage=request.storage or _default_storage(),
+        policy=request.policy,
+        keep_until=request.keep_until,
+        subject_cluster=cluster,
+        # No collection's name: a batch stands in nobody's way.
+        subject_collection=f"*/{job_id}",
     )
 
 

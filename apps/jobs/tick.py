@@ -22,7 +22,7 @@ from apps.jobs.events import record
 from apps.jobs.lease import startable
 from apps.jobs.models import EventLevel, Job
 from apps.jobs.operations import look_after_operations
-from apps.jobs.services import poke
+from apps.jobs.services import look_after_batches, poke
 from apps.jobs.states import JobStatus
 
 #: A job that has waited this long for a delivery gets another one.
@@ -42,6 +42,7 @@ def tick(*, worker: str, now: datetime) -> None:
     expire(now=now)
     wake(now=now)
     look_after_operations(now=now)
+    look_after_batches(now=now)
 
 
 def take_back_lost(job_ids: Iterable[uuid.UUID], *, now: datetime) -> None:

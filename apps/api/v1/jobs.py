@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from functools import partial
 from typing import Any
 
 from django.utils import timezone
+from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -32,11 +34,23 @@ from apps.api.v1.paging import PageQuery, PageSerializer, read_page
 from apps.api.views import ApiView
 from apps.core.permissions import Scope
 from apps.jobs.attempts import AttemptOutcome, JobAttempt
+from apps.jobs.batches import MAX_PATTERNS, summary_of
 from apps.jobs.models import Job, JobEvent
 from apps.jobs.services import JobNotFound, JobRequest, cancel_job, create_job, retry_job
 from apps.jobs.states import RESTORE_TYPES
 
 TAG = "jobs"
+
+
+class ChildrenSerializer(serializers.Serializer[Any]):
+    """How many jobs a batch has made, by their state."""
+
+    total = serializers.IntegerField()
+    pending = serializers.IntegerField()
+    running = serializers.IntegerField()
+    completed = serializers.IntegerField()
+    failed = serializers.IntegerField()
+    cancelled = serializers.IntegerField()
 
 
 class JobSerializer(serializers.Serializer[Any]):
@@ -55,6 +69,12 @@ class JobSerializer(serializers.Serializer[Any]):
     target_collection = serializers.SerializerMethodField()
     overwrite = serializers.BooleanField()
     restore_aliases = serializers.BooleanField()
+    parent_id = serializers.CharField(allow_null=True, help_text="The backup of many collections that it is a part of")
+    collections = serializers.ListField(
+        child=serializers.CharField(), help_text="What a backup of many collections was asked for; else empty"
+    )
+    exclude_collections = serializers.ListField(child=serializers.CharField())
+    children = serializers.SerializerMethodField(help_text="Of a backup of many collections; else null")
     progress = serializers.IntegerField(min_value=0, max_value=100)
     phase = serializers.CharField(allow_blank=True)
     bytes_done = serializers.IntegerField(help_text="bytes")
@@ -83,6 +103,10 @@ class JobSerializer(serializers.Serializer[Any]):
     def get_cancel_requested(self, job: Job) -> bool:
         return job.cancel_requested_at is not None
 
+    @extend_schema_field(ChildrenSerializer(allow_null=True))
+    def get_children(self, job: Job) -> dict[str, int] | None:
+        return asdict(summary_of(job)) if job.is_batch else None
+
     def get_error(self, job: Job) -> str | None:
         return job.error or None
 
@@ -104,13 +128,14 @@ class JobQuery(PageQuery):
     collection = serializers.CharField(required=False, trim_whitespace=False)
     cluster = serializers.CharField(required=False, help_text="Name or id")
     storage = serializers.CharField(required=False, help_text="Id or name")
+    parent_id = serializers.UUIDField(required=False, help_text="Id of a backup of many collections: its parts")
 
 
 class JobCreateSerializer(serializers.Serializer[Any]):
     """What a job can be asked for. Unknown fields are ignored."""
 
     type = job_type()
-    collection_name = TextField()
+    collection_name = TextField(help_text="With * or ? in it, a backup of all that match: one job each")
     shard_id = IntegerField(required=False, min_value=0, max_value=MAX_INTEGER, help_text="For the shard types")
     snapshot_name = TextField(required=False, max_length=120, help_text="Which backup to restore from")
     storage_id = TextField(required=False, help_text="The default storage when left out")
@@ -121,6 +146,18 @@ class JobCreateSerializer(serializers.Serializer[Any]):
     target_collection = TextField(required=False, help_text="Restores: the same name when left out")
     overwrite = FlagField(required=False, default=False, help_text="Restores: whether an existing collection may go")
     restore_aliases = FlagField(required=False, default=False, help_text="Restores: whether aliases come back too")
+    collections = serializers.ListField(
+        child=TextField(max_length=255),
+        required=False,
+        max_length=MAX_PATTERNS,
+        help_text="Backups: names and patterns (*, ?, [..]) of many collections; collection_name is * then",
+    )
+    exclude_collections = serializers.ListField(
+        child=TextField(max_length=255),
+        required=False,
+        max_length=MAX_PATTERNS,
+        help_text="Backups of many collections: names and patterns of those to leave out",
+    )
 
 
 class JobEventQuery(serializers.Serializer[Any]):
@@ -189,6 +226,8 @@ class JobsView(ApiView):
             rows = rows.filter(cluster=find_cluster(query["cluster"]))
         if "storage" in query:
             rows = rows.filter(storage=find_storage(query["storage"]))
+        if "parent_id" in query:
+            rows = rows.filter(parent_id=query["parent_id"])
         return BareResponse(JobPageSerializer(read_page(rows, query)).data)
 
     @operation(
@@ -216,6 +255,8 @@ class JobsView(ApiView):
             overwrite=data["overwrite"],
             restore_aliases=data["restore_aliases"],
             metadata=data.get("metadata", {}),
+            collections=tuple(data.get("collections", ())),
+            exclude_collections=tuple(data.get("exclude_collections", ())),
         )
         now, user = timezone.now(), caller(request)
         create = partial(create_job, request=asked, now=now, user=user)
