@@ -30,6 +30,10 @@ _JOB_DONE: dict[str, Any] = {
     "target_collection": None,
     "overwrite": False,
     "restore_aliases": False,
+    "parent_id": None,
+    "collections": [],
+    "exclude_collections": [],
+    "children": None,
     "progress": 100,
     "phase": "",
     "bytes_done": 27472896,
@@ -252,6 +256,13 @@ def _page(*items: Any) -> dict[str, Any]:
 BODIES: dict[str, dict[str, Any]] = {
     "createJob": {
         "Back up": {"type": "backup", "collection_name": "films", "metadata": {"ticket": "OPS-7"}},
+        "Back up all collections": {"type": "backup", "collection_name": "*"},
+        "Back up many of them": {
+            "type": "backup",
+            "collection_name": "*",
+            "collections": ["films*", "users"],
+            "exclude_collections": ["*_tmp"],
+        },
         "Restore beside the original": {
             "type": "restore",
             "collection_name": "films",
