@@ -75,6 +75,7 @@ UNFOLD: dict[str, Any] = {
                     _item("Users", "person", "admin:auth_user_changelist", "auth.view_user"),
                     _item("Groups", "group", "admin:auth_group_changelist", "auth.view_group"),
                     _item("API tokens", "key", "admin:api_apitoken_changelist", "api.view_apitoken"),
+                    _item("Audit trail", "history", "admin:audit_auditentry_changelist", "audit.view_auditentry"),
                 ],
             },
         ],

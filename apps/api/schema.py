@@ -163,6 +163,7 @@ def operation(
             responses=responses,
             examples=_examples(operation_id, accepted=202 in responses),
         )(handler)
+        described.operation_id = operation_id  # type: ignore[attr-defined]
         return described
 
     return decorate

@@ -12,6 +12,7 @@ from django.contrib.auth.models import AbstractBaseUser, AnonymousUser, User
 from django.db.models import Q
 
 from apps.api.models import ApiToken
+from apps.audit.trail import record_action
 from apps.core.errors import InvalidRequest, NotFound
 from apps.core.permissions import SCOPE_PERMISSIONS, Scope
 
@@ -50,6 +51,12 @@ def create_token(
         created_at=now,
         expires_at=expires_at,
     )
+    record_action(
+        "apitoken.create",
+        f"Made the API token {token.name} for {user} with scope {token.scope}.",
+        about=token,
+        user=user,
+    )
     return token, secret
 
 
@@ -80,10 +87,12 @@ def find_token(*, secret: str, now: datetime) -> ApiToken | None:
 
 def revoke_token(*, token_id: uuid.UUID, now: datetime) -> ApiToken:
     """Make a token useless from now on; revoking twice changes nothing. Raises: TokenNotFound."""
-    ApiToken.objects.filter(pk=token_id, revoked_at=None).update(revoked_at=now)
+    revoked = ApiToken.objects.filter(pk=token_id, revoked_at=None).update(revoked_at=now)
     token = ApiToken.objects.filter(pk=token_id).first()
     if token is None:
         raise TokenNotFound("There is no token with this id.")
+    if revoked:
+        record_action("apitoken.revoke", f"Revoked the API token {token.name}.", about=token)
     return token
 
 

@@ -17,6 +17,7 @@ from django.http import HttpRequest
 from django.utils.crypto import salted_hmac
 
 from apps.api.models import FailedAttempts
+from apps.core.addresses import source_address
 
 # A person, or a provider's customer, holds a whole network of this size.
 _IPV6_PREFIX = 64
@@ -71,26 +72,14 @@ def forget(who: str) -> None:
 
 
 def client_address(request: HttpRequest) -> str:
-    """Return the address a request comes from; an IPv6 one as its network, of which one client has all.
-
-    X-Forwarded-For counts only behind BACKUPMGR_TRUSTED_PROXIES: read from its end, as far as trusted proxies wrote it.
-    """
-    trusted = [ip_network(proxy) for proxy in settings.BACKUPMGR_TRUSTED_PROXIES]
-    hops = [str(request.META.get("REMOTE_ADDR", ""))]
-    hops += [hop.strip() for hop in reversed(str(request.META.get("HTTP_X_FORWARDED_FOR", "")).split(","))]
-    found = hops[0]
-    for hop in hops:
-        try:
-            address = ip_address(hop)
-        except ValueError:  # what stands there was made up, or nothing does
-            break
-        if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
-            address = address.ipv4_mapped
-        found = str(address)
-        if not any(address in network for network in trusted):
-            if isinstance(address, IPv6Address):
-                found = str(ip_network((int(address), _IPV6_PREFIX), strict=False))
-            break
+    """Return the address a request comes from; an IPv6 one as its network, of which one client has all."""
+    found = source_address(request.META, settings.BACKUPMGR_TRUSTED_PROXIES)
+    try:
+        address = ip_address(found)
+    except ValueError:
+        return found
+    if isinstance(address, IPv6Address):
+        return str(ip_network((int(address), _IPV6_PREFIX), strict=False))
     return found
 
 

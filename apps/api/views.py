@@ -30,6 +30,8 @@ class ApiView(APIView):
     allow_anonymous: ClassVar[bool] = True
     #: Whether the operation asks a Qdrant node: its errors are part of the description then.
     reaches_qdrant: ClassVar[bool] = False
+    #: A POST that only looks: the audit trail leaves it out.
+    changes_nothing: ClassVar[bool] = False
 
     http_method_names = ["get", "post", "put", "delete", "head"]
     parser_classes = [LimitedJsonParser]

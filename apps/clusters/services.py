@@ -10,6 +10,7 @@ from django.db import IntegrityError, transaction
 from django.db.models import ProtectedError
 from django.utils import timezone
 
+from apps.audit.trail import record_action
 from apps.clusters.models import Cluster
 from apps.clusters.nodes import resolve_nodes
 from apps.clusters.probe import PROBE_TIMEOUT_SECONDS
@@ -53,7 +54,9 @@ def delete_cluster(*, cluster: Cluster) -> None:
     if cluster.is_default and Cluster.objects.exclude(pk=cluster.pk).exists():
         raise DefaultClusterNeeded(f"{cluster.name!r} is the default cluster: make another one the default first.")
     try:
-        cluster.delete()
+        with transaction.atomic():
+            record_action("cluster.delete", f"Deleted the cluster {cluster.name}.", about=cluster)
+            cluster.delete()
     except ProtectedError as error:
         raise ClusterInUse(
             f"Jobs refer to the cluster {cluster.name!r}: it stays for as long as they are kept."

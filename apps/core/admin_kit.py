@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import update_wrapper
 from typing import Any
+from urllib.parse import urlencode
 
 from django.contrib import messages
 from django.contrib.admin.options import IS_POPUP_VAR
@@ -111,6 +112,15 @@ class ConsoleAdmin(ModelAdmin):
         """Stay with what was saved: its page holds what to do next."""
         messages.success(request, f"Saved {obj}.")
         return HttpResponseRedirect(self.object_url(obj) if self.has_view_permission(request, obj) else self.list_url)
+
+    def history_view(
+        self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        """What was done to it stands in the audit trail, by admin and by API."""
+        if not self.has_view_permission(request):
+            raise PermissionDenied
+        trail = reverse("admin:audit_auditentry_changelist")
+        return HttpResponseRedirect(f"{trail}?{urlencode({'q': object_id})}")
 
     def crumbs(self) -> list[Crumb]:
         return [(capfirst(str(self.opts.verbose_name_plural)), self.list_url)]

@@ -54,6 +54,7 @@ _ADMINISTER = [
     "storage.change_storageconfig",
     "storage.delete_storageconfig",
     "backups.delete_backup",
+    "audit.view_auditentry",
 ]
 GROUP_PERMISSIONS: dict[str, list[str]] = {
     GROUP_VIEWER: _VIEW + _OWN_TOKENS,

@@ -13,6 +13,7 @@ from django.db import transaction
 from django.db.models import Case, Q, When
 from django_q.tasks import async_task
 
+from apps.audit.trail import About, record_action
 from apps.backups.deletion import mark_deleting
 from apps.backups.models import Backup, BackupStatus, Hold, Leftover
 from apps.backups.policies import RetentionPolicy
@@ -127,6 +128,7 @@ def create_job(*, request: JobRequest, now: datetime, user: AbstractBaseUser | N
             hold_backup(job.backup)
         job.save(force_insert=True)
         record(job, f"Created{_by(user)}.", at=now)
+        _tell("job.create", f"Started {_words(job)}.", job, user)
         poke(job, now=now)
     return job
 
@@ -146,6 +148,7 @@ def cancel_job(*, job_id: uuid.UUID, now: datetime, user: AbstractBaseUser | Non
             _bury(job)
             when = "while it waited for its next attempt" if job.attempt else "before it started"
             record(job, f"Cancelled{_by(user)} {when}.", at=now)
+            _tell("job.cancel", f"Cancelled {_words(job)} {when}.", job, user)
             _settle_parent(job, now)
             return job
         told = Job.objects.filter(pk=job_id, status=JobStatus.RUNNING, cancel_requested_at=None).update(
@@ -156,6 +159,7 @@ def cancel_job(*, job_id: uuid.UUID, now: datetime, user: AbstractBaseUser | Non
             raise JobNotFound("There is no job with this id.")
         if told:
             record(found, f"Asked to stop{_by(user)}.", at=now)
+            _tell("job.cancel", f"Cancelled {_words(found)}.", found, user)
             if found.is_batch:
                 _cancel_children(found, now, user)
                 return Job.objects.get(pk=job_id)
@@ -205,6 +209,7 @@ def retry_job(*, job_id: uuid.UUID, now: datetime, user: AbstractBaseUser | None
         if found.is_waiting:
             before = f"it waited until {found.not_before:%H:%M:%S} UTC: {found.wait_reason}"
         record(job, f"Retry asked for{_by(user)}; {before}", at=now)
+        _tell("job.retry", f"Retried {_words(job)}.", job, user)
         poke(job, now=now)
         if job.parent_id is not None:
             reopen_batch(batch_id=job.parent_id, now=now)
@@ -287,6 +292,9 @@ def delete_backup(
         tombstone = mark_deleting(backup, first_try_at=first, reason=reason, user=user)
         if tombstone is None:
             return Leftover.objects.get(backup=backup)
+        record_action(
+            "backup.delete", f"Deleted the backup {backup}{f': {reason}' if reason else '.'}", about=backup, user=user
+        )
         maker = Job.objects.filter(pk=backup.job_id).first() if backup.job_id else None
         if maker is not None:
             record(maker, f"Deletion of the backup was asked for{_by(user)}{f': {reason}' if reason else '.'}", at=now)
@@ -456,6 +464,18 @@ def _check_name(name: str) -> None:
         check_collection_name(name)
     except ValueError as error:
         raise Unprocessable(str(error)) from error
+
+
+def _tell(action: str, words: str, job: Job, user: AbstractBaseUser | None) -> None:
+    """Enter it in the audit trail, under the name of the collection that the job works on."""
+    record_action(action, words, about=About.of(job, job.subject_collection), user=user)
+
+
+def _words(job: Job) -> str:
+    """backup of films on demo"""
+    where = f"{job.subject_collection} on {job.subject_cluster.name}"
+    source = f" from {job.snapshot_name}" if job.snapshot_name else ""
+    return f"the {job.get_type_display()} of {where}{source}"
 
 
 def _by(user: AbstractBaseUser | None) -> str:

@@ -10,6 +10,7 @@ from django.core.exceptions import ValidationError
 from django.db import IntegrityError, models, transaction
 from django.db.models.deletion import ProtectedError, RestrictedError
 
+from apps.audit.trail import record_action
 from apps.core.text import plural
 from apps.storage.backends import FOLDER_MODE
 from apps.storage.errors import (
@@ -130,6 +131,7 @@ def delete_storage(*, storage: StorageConfig, user: object | None = None) -> Non
             raise StorageInUse(
                 f"{current.name} cannot be deleted: {' and '.join(uses)} refer to it. Delete those first."
             )
+        record_action("storageconfig.delete", f"Deleted the storage {current.name}.", about=current)
         try:
             current.delete()
         except (ProtectedError, RestrictedError, IntegrityError) as error:  # made since we counted

@@ -42,7 +42,7 @@ pytestmark = [pytest.mark.s3, pytest.mark.xdist_group("s3")]
 
 DEAD = "http://127.0.0.1:9"
 #: More pages than this admin has: the crawl must come to its end by itself.
-MOST_PAGES = 600
+MOST_PAGES = 1500
 
 
 @pytest.fixture
@@ -278,6 +278,7 @@ def crawl(harvest: Harvest, root: Client, api: APIClient) -> set[str]:
         assert len(seen) < MOST_PAGES, sorted(seen)[-20:]
 
     listed = ["clusters", "storage/config", "jobs?limit=100", "backups?limit=100", "tokens", "metrics", "cluster"]
+    listed.append("audit?limit=100")
     listed += ["operations", *(f"operations/{operation.pk}" for operation in NodeOperation.objects.all())]
     for path in [*listed, "cluster/nodes", "collections", "schema", "collections/films", "collections/films/snapshots"]:
         harvest.keep(f"GET {path}", api.get(f"{V1}/{path}"))

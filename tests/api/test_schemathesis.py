@@ -164,7 +164,9 @@ class World:
             kept = {"type", "collection_name", "cluster", "storage_id", "metadata"}
             return {name: value for name, value in changed.items() if name in kept} | {"type": "backup"}
         # Half of the storages are folders.
-        return changed | {"type": "local"} if "path" in given and "type" in given else changed
+        if "type" in given and ("path" in given or "s3_bucket" not in given):
+            return changed | {"type": "local", "path": self.values["path"]}
+        return changed
 
 
 @pytest.fixture

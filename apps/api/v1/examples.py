@@ -301,6 +301,27 @@ BODIES: dict[str, dict[str, Any]] = {
 
 #: operationId → `result` (GET /jobs: the whole answer) of a success.
 ANSWERS: dict[str, Any] = {
+    "listAuditEntries": {
+        "items": [
+            {
+                "id": 4711,
+                "at": "2026-08-01T02:00:00.000000Z",
+                "via": "api",
+                "outcome": "done",
+                "actor": "ana",
+                "token": "nightly (3f2a1b9c0d4e)",
+                "address": "203.0.113.9",
+                "action": "job.create",
+                "summary": "Started the backup of films on demo.",
+                "object_type": "job",
+                "object_id": "3e7b8c52-3ad5-4d5e-9f0a-2f6a4a1f8a11",
+                "object_name": "films",
+            }
+        ],
+        "total": 1,
+        "page": 1,
+        "limit": 20,
+    },
     "getClusterStatus": {
         "status": "green",
         "peer_id": 8744961036220313,

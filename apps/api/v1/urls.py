@@ -6,6 +6,7 @@ from django.urls import path, re_path
 from django.urls.resolvers import URLPattern, URLResolver
 
 from apps.api.metrics import MetricsView
+from apps.api.v1.audit import AuditView
 from apps.api.v1.backups import BackupRestoreView, BackupsView, BackupView
 from apps.api.v1.cluster import ClusterNodesView, ClusterStatusView
 from apps.api.v1.clusters import ClustersView, ClusterTestView, ClusterView, RegisteredClusterTestView
@@ -54,6 +55,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("jobs/<str:id>/retry", JobRetryView.as_view()),
     path("jobs/<str:id>/attempts", JobAttemptsView.as_view()),
     path("jobs/<str:id>/events", JobEventsView.as_view()),
+    path("audit", AuditView.as_view()),
     path("backups", BackupsView.as_view()),
     path("backups/<str:id>", BackupView.as_view()),
     path("backups/<str:id>/restore", BackupRestoreView.as_view()),
