@@ -197,9 +197,15 @@ BACKUPMGR_STALL_SECONDS = env.int("BACKUPMGR_STALL_SECONDS", default=60)
 BACKUPMGR_QDRANT_TIMEOUT_SECONDS = env.int("BACKUPMGR_QDRANT_TIMEOUT_SECONDS", default=30)
 # Time for the calls in which a node makes or restores one snapshot.
 BACKUPMGR_SNAPSHOT_TIMEOUT_SECONDS = env.int("BACKUPMGR_SNAPSHOT_TIMEOUT_SECONDS", default=6 * 3600)
+# How often a worker looks for what was left behind or got lost, in storages and on nodes; 0 for never.
+BACKUPMGR_RECONCILE_HOURS = env.float("BACKUPMGR_RECONCILE_HOURS", default=6.0)
+# What is younger is left alone; what is provably ours and older is removed.
+BACKUPMGR_RECONCILE_AGE_HOURS = env.float("BACKUPMGR_RECONCILE_AGE_HOURS", default=24.0)
 # How long a presigned address stays valid that a Qdrant node restores from.
 BACKUPMGR_PRESIGN_SECONDS = env.int("BACKUPMGR_PRESIGN_SECONDS", default=6 * 3600)
 
+if BACKUPMGR_RECONCILE_HOURS < 0 or BACKUPMGR_RECONCILE_AGE_HOURS < 0:
+    raise ImproperlyConfigured("BACKUPMGR_RECONCILE_HOURS and BACKUPMGR_RECONCILE_AGE_HOURS must be 0 or more.")
 if BACKUPMGR_WORKERS < 1 or BACKUPMGR_LEASE_SECONDS < 3 or BACKUPMGR_TICK_SECONDS <= 0 or BACKUPMGR_CHECK_SECONDS < 0:
     raise ImproperlyConfigured(
         "BACKUPMGR_WORKERS must be 1 or more, BACKUPMGR_LEASE_SECONDS 3 or more, BACKUPMGR_TICK_SECONDS above 0, "

@@ -137,6 +137,7 @@ class WorkerProcess:
             "BACKUPMGR_WORKERS": "1",
             # A check of the cluster would meet the faults that a test has prepared for a job.
             "BACKUPMGR_CHECK_SECONDS": "0",
+            "BACKUPMGR_RECONCILE_HOURS": "0",
             **environment,
         }
         self.process = self._start()

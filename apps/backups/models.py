@@ -6,6 +6,12 @@ from django.conf import settings
 from django.db import models
 from django.db.models import Q
 
+from apps.backups.orphans import MadeSnapshot as MadeSnapshot  # Django finds models here
+from apps.backups.orphans import Orphan as Orphan
+from apps.backups.orphans import OrphanKind as OrphanKind
+from apps.backups.orphans import OrphanState as OrphanState
+from apps.backups.orphans import Reconciliation as Reconciliation
+from apps.backups.orphans import ReconciliationStatus as ReconciliationStatus
 from apps.backups.policies import Hold as Hold  # Django finds models here
 from apps.backups.policies import RetentionPolicy
 from apps.clusters.models import Cluster
@@ -118,6 +124,7 @@ class LeftoverKind(models.TextChoices):
     FOLDER = "folder", "files of an unfinished backup"
     COLLECTION = "collection", "half-restored collection"
     BACKUP = "backup", "backup being deleted"
+    UPLOAD = "upload", "unfinished upload"
 
 
 class Leftover(UuidModel):
@@ -128,6 +135,8 @@ class Leftover(UuidModel):
     storage = models.ForeignKey(StorageConfig, on_delete=models.CASCADE, null=True, blank=True)
     #: The backup that is being deleted; its row goes last, and the tombstone with it.
     backup = models.OneToOneField(Backup, on_delete=models.CASCADE, null=True, blank=True, related_name="tombstone")
+    #: What the reconciler found, when it is that.
+    orphan = models.OneToOneField(Orphan, on_delete=models.SET_NULL, null=True, blank=True, related_name="tombstone")
     #: The job that made it; null for a backup whose manifest names none.
     job_id = models.UUIDField(null=True, blank=True)
     #: What and where: the fields of its trace (traces.py).

@@ -7,8 +7,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from time import monotonic
 
+from apps.backups.evidence import cross_out, note_made, note_request
 from apps.backups.run import Run
-from apps.backups.traces import SnapshotTrace, Traces, clean_up, find_new_snapshot, is_fresh
+from apps.backups.stamps import find_new_snapshot, is_fresh
+from apps.backups.traces import SnapshotTrace, Traces, clean_up
 from apps.clusters.qdrant import QdrantError, QdrantNode, QdrantUnreachable, create_snapshot
 from apps.core.errors import Conflict, NotFound
 
@@ -60,11 +62,13 @@ def make_snapshot(
     )
     run.traces.add(trace)
     run.save_traces()
+    note_request(trace, run.job_id)
     try:
         snapshot = _create(node, trace, run)
     except (QdrantError, NotFound) as error:
         if _was_refused(error):
             run.traces.drop(trace)
+            cross_out(trace)
         else:
             _drop(trace, run)
         raise
@@ -73,6 +77,7 @@ def make_snapshot(
         raise
     if snapshot.name in trace.known:
         run.traces.drop(trace)
+        cross_out(trace)
         raise SnapshotNotOurs(
             f"Qdrant made a snapshot under the name of one that was there before ({snapshot.name}): somebody else "
             f"makes snapshots of {collection!r} at the same moment. Run the backup again."
@@ -81,6 +86,7 @@ def make_snapshot(
     run.traces.replace(trace, named)
     try:
         run.save_traces()
+        note_made(named, snapshot.checksum)
         yield snapshot
     finally:
         _drop(named, run)

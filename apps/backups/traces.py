@@ -7,40 +7,33 @@ exactly what it made and nothing else. What cannot be removed now becomes a Left
 from __future__ import annotations
 
 import logging
-import re
 import uuid
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from django.utils import timezone
 
 from apps.backups.deletion import BackupTrace, erase, forget
-from apps.backups.models import Backup, Leftover, LeftoverKind
+from apps.backups.evidence import cross_out
+from apps.backups.models import Backup, Leftover, LeftoverKind, Orphan, OrphanState
+from apps.backups.stamps import find_new_snapshot
 from apps.clusters.models import Cluster, Purpose
 from apps.clusters.qdrant import (
     CollectionNotFound,
     QdrantNode,
     QdrantTimeout,
     QdrantUnreachable,
-    SnapshotDescription,
 )
 from apps.core.errors import BackupmgrError
 from apps.storage.backends import PROBE_PATIENCE
 from apps.storage.errors import BucketMissing, StorageUnreachable
+from apps.storage.keys import manifest_key
 from apps.storage.models import StorageConfig
 from apps.storage.services import open_store
+from apps.storage.stores import Unfinished
 
-#: A node stamps its snapshots by its own clock. How far that may be from ours when it does not say what its clock
-#: says; and by how much we may be wrong when it does (HTTP dates and stamps are of whole seconds, and lag).
-CLOCK_SKEW = timedelta(minutes=10)
-CLOCK_ERROR = timedelta(seconds=5)
-#: A snapshot is stamped when the node begins with it. A request that was not answered may have waited this long for
-#: that; what is stamped later is somebody else's.
-BEGUN_WITHIN = timedelta(minutes=10)
-_STAMPED = re.compile(r"-(\d{4}-\d\d-\d\d-\d\d-\d\d-\d\d)\.snapshot$")
 #: Clean-up happens while an operator waits for a cancelled job; a node that does not answer by then gets a Leftover.
 CLEAN_UP_TIMEOUT_SECONDS = 3.0
 FIRST_RETRY_SECONDS = 20
@@ -71,6 +64,8 @@ class SnapshotTrace:
     name: str = ""
     #: `requested_at` by the node's own clock; empty when it did not tell.
     node_time: str = ""
+    #: Address of the node that it lies on; empty for the cluster's first one.
+    node_url: str = ""
 
 
 @dataclass(frozen=True)
@@ -79,6 +74,15 @@ class FolderTrace:
 
     storage_id: str
     path: str
+
+
+@dataclass(frozen=True)
+class UploadTrace:
+    """One object that was begun and not ended; with an empty `token` a small one that was written and is of no use."""
+
+    storage_id: str
+    key: str
+    token: str = ""
 
 
 @dataclass(frozen=True)
@@ -93,16 +97,17 @@ class CollectionTrace:
     created: bool = False
 
 
-Trace = SnapshotTrace | FolderTrace | CollectionTrace | BackupTrace
+Trace = SnapshotTrace | FolderTrace | UploadTrace | CollectionTrace | BackupTrace
 
 _KINDS: dict[type[Any], LeftoverKind] = {
     SnapshotTrace: LeftoverKind.SNAPSHOT,
     FolderTrace: LeftoverKind.FOLDER,
     CollectionTrace: LeftoverKind.COLLECTION,
     BackupTrace: LeftoverKind.BACKUP,
+    UploadTrace: LeftoverKind.UPLOAD,
 }
 #: Those that lie in a storage; the others lie on a node.
-_STORED = FolderTrace | BackupTrace
+_STORED = FolderTrace | UploadTrace | BackupTrace
 _TYPES = {kind: cls for cls, kind in _KINDS.items()}
 
 
@@ -134,10 +139,26 @@ class Traces:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Traces:
-        return cls([_trace(entry) for entry in data.get("traces", [])])
+        return cls([trace_from(entry) for entry in data.get("traces", [])])
 
 
-def _trace(entry: dict[str, Any]) -> Trace:
+def to_subject(trace: Trace) -> dict[str, Any]:
+    """Return the trace as JSON; `trace_from` reads it."""
+    return {"kind": str(kind_of(trace)), **asdict(trace)}
+
+
+def kind_of(trace: Trace) -> LeftoverKind:
+    return _KINDS[type(trace)]
+
+
+def place_of(trace: Trace) -> dict[str, uuid.UUID]:
+    """Return the field of a Leftover that says where the trace lies."""
+    if isinstance(trace, _STORED):
+        return {"storage_id": uuid.UUID(trace.storage_id)}
+    return {"cluster_id": uuid.UUID(trace.cluster_id)}
+
+
+def trace_from(entry: dict[str, Any]) -> Trace:
     fields = {name: value for name, value in entry.items() if name != "kind"}
     if "known" in fields:
         fields["known"] = tuple(fields["known"])
@@ -188,14 +209,21 @@ def take_over_leftovers(job_id: uuid.UUID) -> list[Trace]:
     left = Leftover.objects.filter(job_id=job_id).exclude(kind=LeftoverKind.BACKUP)
     rows = list(left.order_by("created_at", "id"))
     Leftover.objects.filter(pk__in=[row.pk for row in rows]).delete()
-    return [_trace(row.subject) for row in rows]
+    return [trace_from(row.subject) for row in rows]
 
 
-def retry_leftovers(*, now: datetime, is_busy: Callable[[str, str], bool], limit: int = 20) -> int:
+def retry_leftovers(
+    *,
+    now: datetime,
+    is_busy: Callable[[str, str], bool],
+    is_active: Callable[[uuid.UUID], bool] = lambda job_id: False,
+    limit: int = 20,
+) -> int:
     """Try due Leftovers again; return how many are gone now.
 
     `is_busy(cluster_id, collection)` tells whether a job works on the collection: its snapshots are then left
-    alone, for a new one among them could be that job's.
+    alone, for a new one among them could be that job's. `is_active(job_id)` tells whether a job is pending or
+    running: what the reconciler found of it is left alone then.
     """
     gone = 0
     # The next one of a place that does not answer would hold up the others for as long: left for the next round.
@@ -206,7 +234,7 @@ def retry_leftovers(*, now: datetime, is_busy: Callable[[str, str], bool], limit
         if leftover is None:
             break
         try:
-            gone += try_leftover(leftover, now=now, is_busy=is_busy)
+            gone += try_leftover(leftover, now=now, is_busy=is_busy, is_active=is_active)
         except _AWAY:
             if leftover.storage_id is not None:
                 away["storage_id"].append(leftover.storage_id)
@@ -217,13 +245,19 @@ def retry_leftovers(*, now: datetime, is_busy: Callable[[str, str], bool], limit
     return gone
 
 
-def try_leftover(leftover: Leftover, *, now: datetime, is_busy: Callable[[str, str], bool]) -> bool:
+def try_leftover(
+    leftover: Leftover,
+    *,
+    now: datetime,
+    is_busy: Callable[[str, str], bool],
+    is_active: Callable[[uuid.UUID], bool] = lambda job_id: False,
+) -> bool:
     """Try once to remove what a Leftover stands for; True when it is gone, and the row with it.
 
     Of several callers at once only one tries; the others return False. Raises: BackupmgrError, once that is written
     down, when the node or the storage cannot be used.
     """
-    trace = _trace(leftover.subject)
+    trace = trace_from(leftover.subject)
     wait = timedelta(seconds=min(MAX_RETRY_SECONDS, FIRST_RETRY_SECONDS * 2 ** min(leftover.tries, 10)))
     # Claimed by moving its date.
     claimed = Leftover.objects.filter(pk=leftover.pk, next_try_at=leftover.next_try_at).update(
@@ -231,6 +265,8 @@ def try_leftover(leftover: Leftover, *, now: datetime, is_busy: Callable[[str, s
     )
     if not claimed or (not isinstance(trace, _STORED) and is_busy(trace.cluster_id, trace.collection)):
         return False
+    if leftover.orphan_id is not None and leftover.job_id is not None and is_active(leftover.job_id):
+        return False  # its job was called back to life since
     try:
         remove(trace)
     except StillThere as error:
@@ -239,6 +275,10 @@ def try_leftover(leftover: Leftover, *, now: datetime, is_busy: Callable[[str, s
     except BackupmgrError as error:
         Leftover.objects.filter(pk=leftover.pk).update(last_error=str(error))
         raise
+    if leftover.orphan_id is not None:
+        Orphan.objects.filter(pk=leftover.orphan_id, state=OrphanState.OPEN).update(
+            state=OrphanState.CLEANED, ended_at=now
+        )
     Leftover.objects.filter(pk=leftover.pk).delete()
     return True
 
@@ -254,13 +294,23 @@ def remove(trace: Trace) -> bool:
         if Backup.objects.filter(storage_id=uuid.UUID(trace.storage_id), path=trace.path).exists():
             return False  # it was finished after all, and is listed
         storage = StorageConfig.objects.filter(pk=trace.storage_id).first()
-        return storage is not None and open_store(storage, patience=PROBE_PATIENCE).clear(trace.path) > 0
+        if storage is None:
+            return False
+        store = open_store(storage, patience=PROBE_PATIENCE)
+        # First what would make half of it look like a backup.
+        store.delete(manifest_key(trace.path))
+        return store.clear(trace.path) > 0
+    if isinstance(trace, UploadTrace):
+        return _remove_upload(trace)
     cluster = Cluster.objects.filter(pk=trace.cluster_id).first()
     if cluster is None:
         return False
     # Only restores make collections, and the key of backups may not be allowed to delete one.
     purpose = Purpose.RESTORE if isinstance(trace, CollectionTrace) else Purpose.BACKUP
-    with QdrantNode(cluster.quick_endpoint(CLEAN_UP_TIMEOUT_SECONDS, purpose)) as node:
+    url = trace.node_url if isinstance(trace, SnapshotTrace) else ""
+    if url and url not in cluster.addresses:
+        raise StillThere(f"the node at {url} is not registered any more")
+    with QdrantNode(cluster.quick_endpoint(CLEAN_UP_TIMEOUT_SECONDS, purpose, url or None)) as node:
         if isinstance(trace, CollectionTrace):
             return _remove_collection(node, trace)
         return _remove_snapshot(node, trace)
@@ -275,6 +325,18 @@ def _remove_backup(trace: BackupTrace) -> bool:
     return True
 
 
+def _remove_upload(trace: UploadTrace) -> bool:
+    storage = StorageConfig.objects.filter(pk=trace.storage_id).first()
+    if storage is None:
+        return False
+    store = open_store(storage, patience=PROBE_PATIENCE)
+    if trace.token:
+        return store.discard(Unfinished(trace.key, trace.token))
+    found = store.stat(trace.key) is not None
+    store.delete(trace.key)
+    return found
+
+
 def _remove_collection(node: QdrantNode, trace: CollectionTrace) -> bool:
     if not trace.created:
         try:
@@ -287,7 +349,7 @@ def _remove_collection(node: QdrantNode, trace: CollectionTrace) -> bool:
 
 def _remove_snapshot(node: QdrantNode, trace: SnapshotTrace) -> bool:
     if trace.name:
-        return node.delete_snapshot(trace.collection, trace.name, trace.shard_id)
+        return _delete_snapshot(node, trace, trace.name)
     try:
         name = find_new_snapshot(node, trace)
     except CollectionNotFound:
@@ -298,61 +360,19 @@ def _remove_snapshot(node: QdrantNode, trace: SnapshotTrace) -> bool:
         if running or age < (PATIENCE if running == 0 else PATIENCE_UNTOLD):
             raise StillThere("the node may still be making it")
         return False
-    return node.delete_snapshot(trace.collection, name, trace.shard_id)
+    return _delete_snapshot(node, trace, name)
 
 
-def find_new_snapshot(node: QdrantNode, trace: SnapshotTrace) -> str | None:
-    """Return the snapshot that the node made for an unanswered request; None when there is none (yet).
-
-    It is the one snapshot of the shard that was not there before and was begun soon after the request, by the node's
-    own clock. When there are several, somebody else makes snapshots too and nobody can tell which is ours: none is
-    ours then.
-    """
-    new = [
-        snapshot.name
-        for snapshot in node.snapshots(trace.collection, trace.shard_id)
-        if snapshot.name not in trace.known and may_be_of(trace, snapshot)
-    ]
-    return new[0] if len(new) == 1 else None
-
-
-def may_be_of(trace: SnapshotTrace, snapshot: SnapshotDescription) -> bool:
-    """Tell whether the snapshot was begun when the node may have begun with the one that the trace asked for."""
-    told = bool(trace.node_time)
-    asked = datetime.fromisoformat(trace.node_time or trace.requested_at)
-    error = CLOCK_ERROR if told else CLOCK_SKEW
-    begun = begun_at(snapshot, asked)
-    return asked - error <= begun <= asked + error + BEGUN_WITHIN
-
-
-def begun_at(snapshot: SnapshotDescription, default: datetime) -> datetime:
-    """When the node began with a snapshot, by its own clock: the name says it. `default` when nothing does."""
-    found = _STAMPED.search(snapshot.name)
-    if found:
-        with suppress(ValueError):  # digits that are no time
-            return datetime.strptime(found[1], "%Y-%m-%d-%H-%M-%S").replace(tzinfo=UTC)
-    return _stamp(snapshot.creation_time, default)
-
-
-def _stamp(creation_time: str | None, default: datetime) -> datetime:
-    """Read Qdrant's `creation_time` (UTC without a zone); `default` where the node's file system keeps none."""
-    if not creation_time:
-        return default
-    stamp = datetime.fromisoformat(creation_time)
-    return stamp if stamp.tzinfo else stamp.replace(tzinfo=default.tzinfo)
-
-
-def is_fresh(creation_time: str | None, now: datetime) -> bool:
-    """Tell whether a snapshot may be of this very second, so that the next one would get the same name.
-
-    `now` by the node's clock. Where that is not known and far off, the name itself is compared afterwards.
-    """
-    return bool(creation_time) and abs(_stamp(creation_time, now) - now) < timedelta(seconds=3)
+def _delete_snapshot(node: QdrantNode, trace: SnapshotTrace, name: str) -> bool:
+    deleted = node.delete_snapshot(trace.collection, name, trace.shard_id)
+    if deleted:  # else it may be out of sight with its collection: the evidence stays
+        cross_out(trace)
+    return deleted
 
 
 def describe_leftover(leftover: Leftover) -> str:
     """Name what a Leftover stands for."""
-    return describe(_trace(leftover.subject))
+    return describe(trace_from(leftover.subject))
 
 
 def describe(trace: Trace) -> str:
@@ -362,6 +382,8 @@ def describe(trace: Trace) -> str:
         return f"{what} of shard {trace.shard_id} of {trace.collection!r} on the node"
     if isinstance(trace, BackupTrace):
         return f"the backup in {trace.path}"
+    if isinstance(trace, UploadTrace):
+        return f"the unfinished upload of {trace.key}" if trace.token else f"the temporary object {trace.key}"
     if isinstance(trace, FolderTrace):
         return f"the unfinished files in {trace.path}"
     return f"the half-restored collection {trace.collection!r}"

@@ -9,12 +9,12 @@ from apps.backups.models import Leftover
 from apps.backups.traces import retry_leftovers, try_leftover
 from apps.core.errors import NotFound
 from apps.jobs.models import Job
-from apps.jobs.states import JobStatus
+from apps.jobs.states import ACTIVE, JobStatus
 
 
 def clean_leftovers(*, now: datetime) -> int:
     """Try again to remove what could not be removed; return how much is gone. Talks to Qdrant and storages."""
-    return retry_leftovers(now=now, is_busy=is_busy)
+    return retry_leftovers(now=now, is_busy=is_busy, is_active=is_active)
 
 
 def retry_leftover(*, leftover_id: uuid.UUID, now: datetime) -> bool:
@@ -25,7 +25,7 @@ def retry_leftover(*, leftover_id: uuid.UUID, now: datetime) -> bool:
     found = Leftover.objects.filter(pk=leftover_id).first()
     if found is None:
         raise NotFound("There is no left-over with this id (any more): what it stood for is gone.")
-    return try_leftover(found, now=now, is_busy=is_busy)
+    return try_leftover(found, now=now, is_busy=is_busy, is_active=is_active)
 
 
 def is_busy(cluster_id: str, collection: str) -> bool:
@@ -33,3 +33,8 @@ def is_busy(cluster_id: str, collection: str) -> bool:
     return Job.objects.filter(
         status=JobStatus.RUNNING, subject_cluster_id=uuid.UUID(cluster_id), subject_collection=collection
     ).exists()
+
+
+def is_active(job_id: uuid.UUID) -> bool:
+    """Tell whether the job is pending or running."""
+    return Job.objects.filter(pk=job_id, status__in=ACTIVE).exists()

@@ -27,6 +27,7 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from functools import partial
 from types import FrameType
+from typing import Any
 
 from django.conf import settings
 from django.db import DatabaseError, connections
@@ -39,6 +40,7 @@ from apps.jobs.cleaning import clean_leftovers
 from apps.jobs.lease import startable
 from apps.jobs.models import Job, Worker
 from apps.jobs.operations import runs_operations
+from apps.jobs.reconciler_process import ReconcilerProcess
 from apps.jobs.runner import WORKER_ENV
 from apps.jobs.states import JobStatus
 from apps.jobs.tick import tick
@@ -62,6 +64,7 @@ class Supervisor:
         self._queue_started_at = timezone.now()
         self._cleaner: threading.Thread | None = None
         self._observer: threading.Thread | None = None
+        self._reconciler = ReconcilerProcess()
 
     def run(self) -> int:
         os.environ[WORKER_ENV] = self.id
@@ -83,6 +86,7 @@ class Supervisor:
             while not self._stopping.wait(settings.BACKUPMGR_TICK_SECONDS):
                 self._guarded(self._round)
         finally:
+            self._reconciler.stop()
             self._stop_queue()
             self._guarded(lambda: Worker.objects.filter(pk=row.pk).update(stopped_at=timezone.now()))
         return 0
@@ -104,6 +108,7 @@ class Supervisor:
             self._restart_queue("jobs waited although a process was free")
         self._clean_leftovers()
         self._observe_clusters()
+        self._reconciler.look(now)
 
     def _clean_leftovers(self) -> None:
         self._cleaner = self._aside(self._cleaner, "clean-up", lambda: clean_leftovers(now=timezone.now()))
@@ -222,8 +227,22 @@ def die_with_parent_after_fork() -> None:
 
     Linux only (prctl); elsewhere orphans have to be found by their lease.
     """
+    prctl = _prctl()
+    if prctl is not None:
+        os.register_at_fork(after_in_child=lambda: prctl(_PR_SET_PDEATHSIG, signal.SIGKILL))
+
+
+def die_with_parent(parent: int) -> None:
+    """Have this process killed when its parent dies, as above; for one that was started and not forked."""
+    prctl = _prctl()
+    if prctl is not None:
+        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:  # it died before that
+            raise SystemExit(1)
+
+
+def _prctl() -> Any:
     try:
-        prctl = ctypes.CDLL(None, use_errno=True).prctl
+        return ctypes.CDLL(None, use_errno=True).prctl
     except (OSError, AttributeError):
-        return
-    os.register_at_fork(after_in_child=lambda: prctl(_PR_SET_PDEATHSIG, signal.SIGKILL))
+        return None

@@ -16,6 +16,7 @@ from apps.core.errors import BackupmgrError
 from apps.storage.backends import FOLDER_MODE, PROBE_PATIENCE, folder_backend
 from apps.storage.errors import StorageError, StorageFault, StorageUnreachable
 from apps.storage.filesystem import make_folders, prune_folders, translated
+from apps.storage.keys import probe_key
 from apps.storage.models import StorageConfig, StorageType
 from apps.storage.opening import open_store
 from apps.storage.stores import Store
@@ -68,8 +69,7 @@ def probe_store(config: StorageConfig) -> ProbeResult:
 def _probe(config: StorageConfig, abort: Abort) -> ProbeResult:
     started = time.monotonic()
     store = open_store(config, patience=PROBE_PATIENCE)
-    # No name of a cluster becomes a segment with a dot in front (keys.escape).
-    key = f".probe-{secrets.token_hex(8)}"
+    key = probe_key()
     data = secrets.token_bytes(_PROBE_BYTES)
     store.put(key, data)
     try:
@@ -108,7 +108,7 @@ def _folder_of_draft(config: StorageConfig) -> Iterator[None]:
 
 def _probe_large(config: StorageConfig, store: Store, abort: Abort) -> None:
     try:
-        store.sink(f".probe-{secrets.token_hex(8)}", _LARGE_BYTES, abort).abort()
+        store.sink(probe_key(), _LARGE_BYTES, abort).abort()
     except StorageError as error:
         raise type(error)(
             f"Small objects can be written to {config.location}, but no large one can be begun: {error}"

@@ -11,6 +11,7 @@ import pytest
 from django.utils import timezone
 
 from apps.backups.models import Leftover
+from apps.backups.stamps import find_new_snapshot
 from apps.backups.traces import (
     CollectionTrace,
     FolderTrace,
@@ -18,7 +19,6 @@ from apps.backups.traces import (
     StillThere,
     Traces,
     clean_up,
-    find_new_snapshot,
     leave_behind,
     remove,
     retry_leftovers,

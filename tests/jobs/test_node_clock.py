@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from django.utils import timezone
 
-from apps.backups.traces import SnapshotTrace, begun_at, find_new_snapshot, may_be_of, remove
+from apps.backups.stamps import begun_at, find_new_snapshot, may_be_of
+from apps.backups.traces import SnapshotTrace, remove
 from apps.clusters.models import Cluster
 from apps.clusters.qdrant import QdrantNode, SnapshotDescription
 from apps.sandbox import SandboxNode, server, snapshots
