@@ -11,7 +11,7 @@ from django.utils import timezone
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
-from apps.jobs.health import worker_state
+from apps.jobs.health import stuck_sentence, worker_state
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ def livez(request: HttpRequest) -> HttpResponse:
 @never_cache
 @require_safe
 def readyz(request: HttpRequest) -> HttpResponse:
-    """200 when the database answers, its migrations are applied and a worker has been seen lately; else 503."""
+    """200 when database and migrations are fine, a worker has been seen lately and jobs reach it; else 503."""
     checks = readiness()
     ready = all(reason == "" for reason in checks.values())
     body = {"ready": ready, "checks": {name: reason or "ok" for name, reason in checks.items()}}
@@ -49,8 +49,14 @@ def readiness() -> dict[str, str]:
         return {"database": "the database does not answer"}
     if missing:
         return {"database": "", "migrations": f"{missing} migrations are not applied: run manage.py migrate"}
-    workers = worker_state(timezone.now())
-    return {"database": "", "migrations": "", "worker": "" if workers.alive else workers.sentence}
+    now = timezone.now()
+    workers = worker_state(now)
+    return {
+        "database": "",
+        "migrations": "",
+        "worker": "" if workers.alive else workers.sentence,
+        "queue": stuck_sentence(now) if workers.alive else "",
+    }
 
 
 def _unapplied_migrations() -> int:

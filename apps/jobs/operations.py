@@ -125,9 +125,11 @@ def end_operation(
     )
 
 
-def runs_operations(worker: str) -> bool:
-    """Tell whether processes of this worker are busy with operations."""
-    return NodeOperation.objects.filter(status=OperationStatus.RUNNING, worker=worker).exists()
+def running_operations(worker: str) -> list[uuid.UUID]:
+    """Return the ids of the operations that processes of this worker are busy with."""
+    return list(
+        NodeOperation.objects.filter(status=OperationStatus.RUNNING, worker=worker).values_list("pk", flat=True)
+    )
 
 
 def look_after_operations(*, now: datetime) -> None:

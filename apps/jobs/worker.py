@@ -8,8 +8,8 @@ What django-q2 alone does not do (docs/decisions.md says how each was found):
   * SIGTERM to the whole process group, which is what systemd sends, kills its workers in the middle of a job and
     hangs its main process: here the children ignore SIGTERM and are told to stop through the drain flag.
   * kill -9 of a parent leaves the children running: here each child dies with its parent (PR_SET_PDEATHSIG).
-  * an idle worker killed while it waits on the queue blocks all others for ever: here jobs that wait although
-    nothing runs are noticed, and the queue is restarted.
+  * an idle worker killed while it waits on the queue blocks all others for ever: here jobs that wait although a
+    process is free are noticed, and the queue is replaced; one that still runs a job ends when that has ended.
 """
 
 from __future__ import annotations
@@ -37,9 +37,10 @@ from django.utils.module_loading import import_string
 from apps.clusters.observations import observe_due
 from apps.jobs import drain
 from apps.jobs.cleaning import clean_leftovers
+from apps.jobs.health import moved_since
 from apps.jobs.lease import startable
 from apps.jobs.models import Job, Worker
-from apps.jobs.operations import runs_operations
+from apps.jobs.operations import running_operations
 from apps.jobs.reconciler_process import ReconcilerProcess
 from apps.jobs.runner import WORKER_ENV
 from apps.jobs.states import JobStatus
@@ -61,7 +62,10 @@ class Supervisor:
         self.id = str(uuid.uuid4())
         self._stopping = threading.Event()
         self._queue: multiprocessing.process.BaseProcess | None = None
-        self._queue_started_at = timezone.now()
+        #: Stuck queues that still run jobs, and those jobs: each is ended once they have.
+        self._retired: list[tuple[multiprocessing.process.BaseProcess, set[uuid.UUID]]] = []
+        #: Since when jobs have waited at every tick although a process was free.
+        self._waiting_since: datetime | None = None
         self._cleaner: threading.Thread | None = None
         self._observer: threading.Thread | None = None
         self._reconciler = ReconcilerProcess()
@@ -104,8 +108,7 @@ class Supervisor:
         for path in settings.TICKERS:
             # One room's trouble must not keep the others from their round.
             self._guarded(partial(_call, path))
-        if self._is_stuck(now):
-            self._restart_queue("jobs waited although a process was free")
+        self._watch_queue(now)
         self._clean_leftovers()
         self._observe_clusters()
         self._reconciler.look(now)
@@ -147,27 +150,54 @@ class Supervisor:
         context = multiprocessing.get_context("fork")
         self._queue = context.Process(target=_run_queue, name="queue")
         self._queue.start()
-        self._queue_started_at = timezone.now()
+        self._waiting_since = None
         logger.info("Worker %s: queue started with %s processes", self.id, settings.BACKUPMGR_WORKERS)
 
     def _restart_queue(self, reason: str) -> None:
-        logger.error("Worker %s: restarting the queue, %s", self.id, reason)
+        logger.error("Worker %s: replacing the queue, %s", self.id, reason)
         if self._queue is not None:
-            self._queue.kill()  # its children die with it
-            self._queue.join(5)
+            _kill(self._queue)
+        self._replace_queue(reason)
+
+    def _replace_queue(self, reason: str) -> None:
         Worker.objects.filter(pk=self.id).update(
-            note=f"{timezone.now():%Y-%m-%d %H:%M:%S} UTC queue restarted: {reason}"
+            note=f"{timezone.now():%Y-%m-%d %H:%M:%S} UTC queue replaced: {reason}"
         )
         self._start_queue()
 
-    def _is_stuck(self, now: datetime) -> bool:
-        patience = timedelta(seconds=settings.BACKUPMGR_STUCK_SECONDS)
-        if now - self._queue_started_at < patience:
-            return False
-        running = Job.objects.filter(status=JobStatus.RUNNING)
-        if running.filter(worker=self.id).exists() or runs_operations(self.id):
-            return False  # restarting would kill them; the free processes' share is taken by other workers meanwhile
-        return startable(now - patience).filter(queued_at__lt=now - patience).exists()
+    def _watch_queue(self, now: datetime) -> None:
+        """Replace the queue when jobs have waited for too long, at every tick, although a process was free."""
+        self._end_retired()
+        busy = self._busy()
+        waits = len(busy) < settings.BACKUPMGR_WORKERS and startable(now).exists()
+        if not waits or self._waiting_since is None or moved_since(self._waiting_since, worker=self.id):
+            self._waiting_since = now if waits else None
+            return
+        if now - self._waiting_since < timedelta(seconds=settings.BACKUPMGR_STUCK_SECONDS):
+            return
+        reason = "jobs waited although a process was free"
+        if self._queue is None or self._queue.pid is None or not busy:
+            self._restart_queue(reason)
+            return
+        # What it runs may take hours yet and shall not be lost: it ends that, and takes no more.
+        logger.error("Worker %s: replacing the queue, %s; the old one ends what it runs", self.id, reason)
+        os.kill(self._queue.pid, signal.SIGUSR1)
+        self._retired.append((self._queue, busy))
+        self._replace_queue(reason)
+
+    def _busy(self) -> set[uuid.UUID]:
+        """The jobs and operations that processes of this worker run."""
+        jobs = Job.objects.filter(status=JobStatus.RUNNING, worker=self.id).values_list("pk", flat=True)
+        return {*jobs, *running_operations(self.id)}
+
+    def _end_retired(self) -> None:
+        if not self._retired:
+            return
+        busy = self._busy()
+        for queue, jobs in list(self._retired):
+            if not jobs & busy:
+                _kill(queue)
+                self._retired.remove((queue, jobs))
 
     def _stop_queue(self) -> None:
         """Let running jobs go back to the queue, then end the processes; kill what does not end."""
@@ -183,8 +213,9 @@ class Supervisor:
             queue.join(STOP_SECONDS)
         if queue.is_alive():
             logger.error("Worker %s: the queue did not stop in time and is killed", self.id)
-            queue.kill()
-            queue.join(5)
+            _kill(queue)
+        for retired, _ in self._retired:
+            _kill(retired)
 
     def _runs_jobs(self) -> bool:
         try:
@@ -192,6 +223,12 @@ class Supervisor:
         except DatabaseError:
             connections.close_all()
             return False
+
+
+def _kill(queue: multiprocessing.process.BaseProcess) -> None:
+    """End a queue at once; its children die with it."""
+    queue.kill()
+    queue.join(5)
 
 
 def _call(path: str) -> None:

@@ -11,6 +11,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from django.test import Client, override_settings
 from django.utils import timezone
 
 from apps.backups.models import Backup, Leftover
@@ -315,24 +316,60 @@ def test_jobs_of_one_collection_run_one_after_another(start_worker: StartWorker,
     assert all(end <= start for (_, end), (start, _) in itertools.pairwise(spans))
 
 
-def test_an_idle_worker_killed_at_the_wrong_moment_is_healed(
-    start_worker: StartWorker, films: Collections, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The killed process may hold the lock of the queue: every later job would wait for ever."""
-    worker = start_worker(BACKUPMGR_STUCK_SECONDS="3")
-    wait_until(lambda: ended(request()) or True)
-    wait_until(lambda: not Job.objects.exclude(status__in=ENDED).exists(), what="an idle worker")
-    time.sleep(1)
+class TestStuckQueue:
+    """A process killed while it waits on the queue may hold its lock: every later job would wait for ever."""
 
-    idle = [pid for pid in worker.family() if _waits_on_the_queue(pid)]
-    assert idle, "no process waits on the queue"
-    for pid in idle:
-        os.kill(pid, signal.SIGKILL)
-    job = request()
+    def readiness(self) -> tuple[int, str]:
+        answer = Client().get("/readyz")
+        return answer.status_code, answer.json()["checks"]["queue"]
 
-    done = wait_until(lambda: ended(job), seconds=90, what="the job's end")
-    assert done.status == "completed"
-    assert done.started_at - done.created_at < timedelta(minutes=3)
+    def kill_the_idle_ones(self, worker: WorkerProcess) -> None:
+        idle = [pid for pid in worker.family() if _waits_on_the_queue(pid)]
+        assert idle, "no process waits on the queue"
+        for pid in idle:
+            os.kill(pid, signal.SIGKILL)
+
+    def test_it_is_healed_and_readyz_says_so_meanwhile(self, start_worker: StartWorker, films: Collections) -> None:
+        worker = start_worker(BACKUPMGR_STUCK_SECONDS="8")
+        wait_until(lambda: ended(request()) or True)
+        wait_until(lambda: not Job.objects.exclude(status__in=ENDED).exists(), what="an idle worker")
+        time.sleep(1)
+        with override_settings(BACKUPMGR_STUCK_SECONDS=8):
+            assert self.readiness() == (200, "ok")
+
+            self.kill_the_idle_ones(worker)
+            job = request()
+
+            wait_until(lambda: self.readiness()[0] == 503 or ended(job), seconds=60, what="a red /readyz")
+            status, reason = self.readiness()
+            assert status == 503 and "the queue is stuck: 1 job could start" in reason
+            done = wait_until(lambda: ended(job), seconds=90, what="the job's end")
+            assert done.status == "completed", story(done)
+            assert done.started_at - done.created_at < timedelta(minutes=3)
+            assert self.readiness() == (200, "ok")
+        assert "queue replaced" in Worker.objects.get().note
+
+    def test_what_runs_meanwhile_is_not_lost(
+        self, start_worker: StartWorker, films: Collections, node: SandboxNode
+    ) -> None:
+        films.create("other", points=10)
+        node.faults.add(action="rate", method="GET", path=DOWNLOAD.replace("[^/]+", "films", 1), rate=250_000)
+        worker = start_worker(BACKUPMGR_STUCK_SECONDS="4", BACKUPMGR_WORKERS="2")
+        long = request()
+        wait_until(lambda: moving(long), what="a transfer under way")
+        time.sleep(1)
+
+        self.kill_the_idle_ones(worker)
+        short = request(collection_name="other")
+
+        done = wait_until(lambda: ended(short), seconds=60, what="the other job's end")
+        assert done.status == "completed", story(done)
+        assert Job.objects.get(pk=long.pk).status == "running"
+        node.faults.clear()
+        done = wait_until(lambda: ended(long), seconds=60, what="the long job's end")
+        assert (done.status, done.attempt) == ("completed", 1), story(done)
+        assert worker.stop() == 0
+        assert worker.family() == []
 
 
 def _waits_on_the_queue(pid: int) -> bool:
