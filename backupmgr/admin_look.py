@@ -8,6 +8,8 @@ from django.http import HttpRequest
 from django.templatetags.static import static
 from django.urls import reverse_lazy
 
+_SEE_COLLECTIONS = "clusters.view_observedcollection"
+
 
 def _item(title: str, icon: str, address: str, permission: str | None = None) -> dict[str, Any]:
     item: dict[str, Any] = {"title": title, "icon": icon, "link": reverse_lazy(address)}
@@ -16,8 +18,22 @@ def _item(title: str, icon: str, address: str, permission: str | None = None) ->
     return item
 
 
+def _on_clusters(request: HttpRequest) -> bool:
+    return "/clusters/cluster/" in request.path or "/observedcollection/cluster/" in request.path
+
+
+def _on_collections(request: HttpRequest) -> bool:
+    return "/observedcollection/" in request.path and "/observedcollection/cluster/" not in request.path
+
+
 def _icon(request: HttpRequest) -> str:
     return static("backupmgr/icon.svg")
+
+
+def _favicon(request: HttpRequest) -> str:
+    from apps.protection.admin.frame import favicon  # settings are read before there are models
+
+    return favicon(request)
 
 
 def _base_style(request: HttpRequest) -> str:
@@ -34,13 +50,13 @@ UNFOLD: dict[str, Any] = {
     "SITE_SUBHEADER": "Qdrant backups",
     "SITE_URL": None,
     "SITE_ICON": _icon,
-    "SITE_FAVICONS": [{"rel": "icon", "type": "image/svg+xml", "href": _icon}],
+    "SITE_FAVICONS": [{"rel": "icon", "type": "image/svg+xml", "href": _favicon}],
     "SHOW_HISTORY": True,
     "SHOW_VIEW_ON_SITE": False,
     "LOGIN": {"form": "apps.api.sign_in.SignInForm"},
-    "DASHBOARD_CALLBACK": "apps.jobs.admin.dashboard.dashboard",
+    "DASHBOARD_CALLBACK": "apps.protection.admin.dashboard.dashboard",
     "STYLES": [_base_style, _pages_style],
-    "GLOBAL_CALLBACK": "apps.jobs.admin.frame.frame",
+    "GLOBAL_CALLBACK": "apps.protection.admin.frame.frame",
     "SIDEBAR": {
         "show_search": False,
         "command_search": False,
@@ -48,7 +64,11 @@ UNFOLD: dict[str, Any] = {
         "navigation": [
             {
                 "title": "",
-                "items": [_item("Overview", "dashboard", "admin:index")],
+                "items": [
+                    _item("Overview", "dashboard", "admin:index") | {"shows": "standing"},
+                    _item("Collections", "shield", "admin:clusters_observedcollection_changelist", _SEE_COLLECTIONS)
+                    | {"active": _on_collections},
+                ],
             },
             {
                 "title": "Work",
@@ -62,7 +82,8 @@ UNFOLD: dict[str, Any] = {
                 "title": "From and to",
                 "separator": True,
                 "items": [
-                    _item("Clusters", "hub", "admin:clusters_cluster_changelist", "clusters.view_cluster"),
+                    _item("Clusters", "hub", "admin:clusters_cluster_changelist", "clusters.view_cluster")
+                    | {"active": _on_clusters},
                     _item(
                         "Storages", "database", "admin:storage_storageconfig_changelist", "storage.view_storageconfig"
                     ),

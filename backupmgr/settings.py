@@ -78,6 +78,7 @@ INSTALLED_APPS = [
     "apps.backups",
     "apps.jobs",
     "apps.schedules",
+    "apps.protection",
     "apps.api",
     # Last: its admin.py gives the accounts our look and takes the queue's tables away, after both have registered.
     "backupmgr",

@@ -38,6 +38,17 @@ def no_automatic_retries(settings: Any) -> None:
     settings.BACKUPMGR_RETRY_DELAYS_SECONDS = []
 
 
+@pytest.fixture(autouse=True)
+def _no_verdict_of_another_test() -> None:
+    """Pages remember the verdict and the charts for some seconds; a test must not see another's."""
+    import sys
+
+    for name, forget in (("facts", "forget_verdict"), ("history", "forget_days")):
+        module = sys.modules.get(f"apps.protection.{name}")
+        if module is not None:
+            getattr(module, forget)()
+
+
 @pytest.fixture
 def node(tmp_path: Path) -> Iterator[SandboxNode]:
     """An empty Qdrant-compatible node."""

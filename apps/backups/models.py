@@ -88,6 +88,18 @@ class Backup(UuidModel):
             models.Index(fields=["-created_at", "-id"], name="backup_newest"),
             models.Index(fields=["collection_name", "-created_at"], name="backup_by_collection"),
             models.Index(fields=["snapshot_name"], name="backup_by_snapshot_name"),
+            models.Index(fields=["cluster", "collection_name", "-created_at"], name="backup_newest_of_collection"),
+            models.Index(
+                fields=["cluster", "collection_name", "-checked_at"],
+                condition=Q(checked_at__isnull=False),
+                name="backup_last_tested",
+            ),
+            models.Index(
+                fields=["cluster", "collection_name", "-restored_at"],
+                condition=Q(restored_at__isnull=False),
+                name="backup_last_proven",
+            ),
+            models.Index(fields=["status"], name="backup_by_status"),
             models.Index(fields=["delete_at"], condition=Q(delete_at__isnull=False), name="backup_to_delete"),
             models.Index(fields=["keep_until"], condition=Q(keep_until__isnull=False), name="backup_with_a_date"),
         ]

@@ -10,16 +10,18 @@ from django.db import transaction
 from django.db.models import Max
 from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed, HttpResponseRedirect
 from django.urls import reverse
-from django.utils.html import format_html_join
+from django.utils import timezone
+from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
 from apps.clusters.admin_live import read_collections
 from apps.clusters.forms import ClusterForm
 from apps.clusters.models import Cluster
 from apps.clusters.nodes import resolve_nodes
+from apps.clusters.observations import observe_cluster
 from apps.clusters.probe import advisories_of, probe_cluster
 from apps.clusters.services import PROBE_TIMEOUT_SECONDS, adopt_suggestions, delete_cluster
-from apps.core.admin_cells import OK, state_cell, time_cell
+from apps.core.admin_cells import BAD, NOTHING, OK, state_cell, time_cell
 from apps.core.admin_kit import ConsoleAdmin, demand, may
 from apps.core.errors import BackupmgrError
 from apps.core.permissions import SCOPE_PERMISSIONS, Scope
@@ -32,8 +34,9 @@ _TLS = ("TLS", {"fields": ["verify_tls", "ca"]})
 @admin.register(Cluster)
 class ClusterAdmin(ConsoleAdmin):
     form = ClusterForm
-    list_display = ["name", "address", "default", "key", "last_backup"]
-    list_display_links = ["name"]
+    list_display = ["titled", "state", "version", "address", "default", "last_backup"]
+    list_display_links = None
+    list_select_related = ["observation"]
     search_fields = ["name", "url"]
     ordering = ["name"]
     empty_title = "No cluster yet"
@@ -47,9 +50,12 @@ class ClusterAdmin(ConsoleAdmin):
         key = ["api_key", "clear_api_key"] if obj and obj.api_key else ["api_key"]
         key += ["restore_api_key", "clear_restore_api_key"] if obj and obj.restore_api_key else ["restore_api_key"]
         if not self.has_change_permission(request, obj) and obj:
-            return [(None, {"fields": ["name", "all_urls", "key", "restore_key", "is_default"]}), _TLS]
+            return [
+                (None, {"fields": ["name", "all_urls", "key", "restore_key", "max_backup_age_hours", "is_default"]}),
+                _TLS,
+            ]
         return [
-            (None, {"fields": ["name", "url", *key, "is_default"]}),
+            (None, {"fields": ["name", "url", *key, "max_backup_age_hours", "is_default"]}),
             _TLS,
         ]
 
@@ -66,7 +72,28 @@ class ClusterAdmin(ConsoleAdmin):
             ("<uuid:object_id>/collections/", "clusters_cluster_collections", self.collections_view),
         ]
 
+    def object_url(self, obj: Any) -> str:
+        """The page that tells of it; its settings are one click further."""
+        return reverse("admin:clusters_cluster_overview", args=[obj.pk])
+
     # --- columns -------------------------------------------------------------------------------------------
+    @admin.display(description="Name", ordering="name")
+    def titled(self, cluster: Cluster) -> SafeString:
+        return format_html('<a class="bm-link bm-strong" href="{}">{}</a>', self.object_url(cluster), cluster.name)
+
+    @admin.display(description="Health")
+    def state(self, cluster: Cluster) -> SafeString:
+        seen = getattr(cluster, "observation", None)
+        if seen is None or seen.tried_at is None:
+            return state_cell("Not checked yet", "unknown")
+        return state_cell("No contact", BAD, title=seen.problem) if seen.problem else state_cell("Reachable", OK)
+
+    @admin.display(description="Qdrant")
+    def version(self, cluster: Cluster) -> str:
+        seen = getattr(cluster, "observation", None)
+        nodes = len(seen.nodes) if seen else 0
+        return f"{seen.version}, {plural(nodes, 'node')}" if seen and seen.version else NOTHING
+
     @admin.display(description="URL", ordering="url")
     def address(self, cluster: Cluster) -> str:
         more = len(cluster.addresses) - 1
@@ -102,6 +129,18 @@ class ClusterAdmin(ConsoleAdmin):
         context = {"may_operate": may(request, Scope.OPERATE)}
         return super().changeform_view(request, object_id, form_url, context | (extra_context or {}))
 
+    def _saved(self, request: HttpRequest, obj: Any) -> HttpResponse:
+        """Ask it at once: what came of it is what the next page is about."""
+        observe_cluster(obj, now=timezone.now())
+        answer = super()._saved(request, obj)
+        return self._on(answer, obj)
+
+    def _on(self, answer: HttpResponse, cluster: Cluster) -> HttpResponse:
+        """While nothing has ever been backed up, the first steps are the way."""
+        if cluster.backups.exists() or cluster.jobs.exists() or Cluster.objects.count() > 1:
+            return answer
+        return HttpResponseRedirect(reverse("admin:protection_first_steps"))
+
     # --- pages ---------------------------------------------------------------------------------------------
     def test_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
         """Ask the cluster who it is, and say what came of it."""
@@ -112,10 +151,13 @@ class ClusterAdmin(ConsoleAdmin):
         if not isinstance(cluster, Cluster):
             return self.gone(request)
         found = probe_cluster(cluster)
+        observe_cluster(cluster, now=timezone.now())
         (messages.success if found.success else messages.error)(request, found.message)
         for problem in found.problems:
             if not problem.is_error:
                 messages.warning(request, problem.message)
+        if request.GET.get("next") == "first-steps":
+            return HttpResponseRedirect(reverse("admin:protection_first_steps"))
         if found.report is not None and (found.report.distributed or found.report.suggestions):
             return HttpResponseRedirect(reverse("admin:clusters_cluster_nodes", args=[cluster.pk]))
         return HttpResponseRedirect(self.object_url(cluster))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from django import forms
-from unfold.widgets import UnfoldAdminTextareaWidget
+from unfold.widgets import UnfoldAdminIntegerFieldWidget, UnfoldAdminTextareaWidget
 
 from apps.clusters.models import Cluster
 from apps.clusters.qdrant import Endpoint
@@ -28,10 +28,18 @@ class ClusterForm(ConnectionForm):
     clear_api_key = clear_field("Clear the API key")
     restore_api_key = secret_field("API key for restores")
     clear_restore_api_key = clear_field("Clear the API key for restores")
+    max_backup_age_hours = forms.IntegerField(
+        label="Maximum age of backups",
+        required=False,
+        min_value=1,
+        max_value=24 * 366,
+        widget=UnfoldAdminIntegerFieldWidget,
+        help_text="Hours. A collection whose newest backup is older is overdue, unless a schedule says otherwise.",
+    )
 
     class Meta:
         model = Cluster
-        fields = ["name", "url", "api_key", "restore_api_key", "is_default", "verify_tls", "ca"]
+        fields = ["name", "url", "api_key", "restore_api_key", "max_backup_age_hours", "is_default", "verify_tls", "ca"]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -49,6 +57,11 @@ class ClusterForm(ConnectionForm):
         for name, value in with_addresses(self.instance, {"urls": urls}).items():
             setattr(self.instance, name, value)
         return str(self.instance.url)
+
+    def clean_max_backup_age_hours(self) -> int:
+        """Empty keeps what it was."""
+        given = self.cleaned_data["max_backup_age_hours"]
+        return int(self.instance.max_backup_age_hours if given is None else given)
 
     def clean_ca(self) -> str:
         ca = str(self.cleaned_data.get("ca") or "").strip()

@@ -37,6 +37,7 @@ GROUP_SCOPES: dict[str, Scope] = {
 #: Django model permissions (`app_label.codename`) per group; made after every migrate (apps/api/groups.py).
 _VIEW = [
     "clusters.view_cluster",
+    "clusters.view_observedcollection",
     "storage.view_storageconfig",
     "backups.view_backup",
     "backups.view_part",

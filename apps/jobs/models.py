@@ -150,6 +150,8 @@ class Job(UuidModel):
             models.Index(fields=["status", "-created_at", "-id"], name="job_newest_by_status"),
             models.Index(fields=["type", "-created_at", "-id"], name="job_newest_by_type"),
             models.Index(fields=["collection_name", "-created_at"], name="job_newest_by_collection"),
+            # Not partial: SQLite does not see that a bound value meets a condition.
+            models.Index(fields=["cluster", "collection_name", "-completed_at"], name="job_last_of_collection"),
             models.Index(fields=["not_before"], condition=Q(status=JobStatus.PENDING), name="job_waiting"),
             models.Index(fields=["rank", "queue_at"], condition=Q(status=JobStatus.PENDING), name="job_next"),
         ]

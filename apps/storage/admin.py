@@ -8,6 +8,7 @@ from typing import Any
 from django.contrib import admin, messages
 from django.db.models import Count, Q, Sum
 from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed, HttpResponseRedirect
+from django.urls import reverse
 from django.utils.safestring import SafeString
 
 from apps.core.admin_cells import OK, number, state_cell
@@ -112,6 +113,12 @@ class StorageConfigAdmin(ConsoleAdmin):
             messages.error(request, f"Not saved: {error}")
             return HttpResponseRedirect(request.get_full_path())
 
+    def _saved(self, request: HttpRequest, obj: Any) -> HttpResponse:
+        answer = super()._saved(request, obj)
+        if obj.backups.exists() or obj.jobs.exists() or StorageConfig.objects.count() > 1:
+            return answer
+        return HttpResponseRedirect(reverse("admin:protection_first_steps"))  # while nothing has been backed up yet
+
     def test_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
         """Write, read back and remove a probe, and say what came of it."""
         if request.method != "POST":
@@ -122,6 +129,8 @@ class StorageConfigAdmin(ConsoleAdmin):
             return self.gone(request)
         result = probe_store(storage)
         (messages.success if result.success else messages.error)(request, f"{storage.name}: {result.message}")
+        if request.GET.get("next") == "first-steps":
+            return HttpResponseRedirect(reverse("admin:protection_first_steps"))
         return HttpResponseRedirect(self.object_url(storage))
 
     def delete_view(

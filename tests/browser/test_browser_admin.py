@@ -43,17 +43,18 @@ def test_first_steps_lead_from_an_empty_overview_to_a_cluster_a_storage_and_a_qu
 ) -> None:
     collections.create("products", 30)
     page = sign_in()
-    expect(page.get_by_text("No cluster yet: add one.")).to_be_visible()
-    page.get_by_role("link", name="Add cluster").click()
+    expect(page.locator(".bm-verdict-sentence")).to_contain_text("Nothing is protected yet.")
+    page.get_by_role("link", name="Get started").click()
+    page.get_by_role("link", name="Connect a cluster…").click()
     page.fill("#id_name", "berlin")
     page.fill("#id_url", node.url)
     page.get_by_role("button", name="Save").click()
-    expect(page.get_by_role("status").first).to_have_text("Saved berlin.")
+    expect(page.locator("#messages")).to_have_text("Saved berlin.")
+    expect(page.get_by_text("Qdrant 1.18.3 answers: 1 node, 1 collection.")).to_be_visible()
     page.get_by_role("button", name="Test connection").click()
-    expect(page.get_by_role("status").first).to_contain_text("Qdrant 1.18.3 answers")
+    expect(page.locator("#messages")).to_contain_text("Qdrant 1.18.3 answers")
 
-    page.goto("/admin/")
-    page.get_by_role("link", name="Add storage").click()
+    page.get_by_role("link", name="Add a storage…").click()
     page.fill("#id_name", "vault")
     page.select_option("#id_type", "s3")
     expect(page.locator("#id_s3_bucket")).to_be_visible()
@@ -62,15 +63,17 @@ def test_first_steps_lead_from_an_empty_overview_to_a_cluster_a_storage_and_a_qu
     expect(page.locator("#id_s3_bucket")).to_be_hidden()
     page.fill("#id_path", str(folder / "vault"))
     page.get_by_role("button", name="Save").click()
+    expect(page.get_by_role("heading", name="Add a storage: vault")).to_be_visible()
 
-    page.goto("/admin/")
-    page.get_by_role("link", name="Back up now…").first.click()
-    page.select_option("#id_collection", "products")
+    page.get_by_role("link", name="products").click()
     page.get_by_role("button", name="Continue…").click()
     expect(page.get_by_text("This backs up products from berlin to vault")).to_be_visible()
     page.get_by_role("button", name="Back up now").dblclick()
     expect(page.get_by_role("heading", level=1)).to_have_text("Backup of products")
     assert Job.objects.count() == 1
+    page.goto("/admin/clusters/observedcollection/first-steps/")
+    expect(page.get_by_role("link", name="Backup of products")).to_be_visible()
+    expect(page.get_by_text("It waits: no worker has ever run")).to_be_visible()
 
 
 def test_job_page_follows_the_job_to_its_end_without_a_reload(

@@ -7,6 +7,7 @@ from typing import Any
 
 from django import template
 from django.contrib.admin.views.main import PAGE_VAR
+from django.utils.http import urlencode
 from django.utils.safestring import SafeString
 from unfold.paginator import InfinitePaginator
 
@@ -73,3 +74,9 @@ def has_more(changelist: Any) -> bool:
 def page_of(changelist: Any, step: int) -> str:
     """The address of the page that many pages on, with the same filters."""
     return str(changelist.get_query_string({PAGE_VAR: changelist.page_num + step}))
+
+
+@register.simple_tag
+def query_of(query: dict[str, Any], **changes: Any) -> str:
+    """A query string: `query` with `changes`, without what is empty."""
+    return urlencode({name: value for name, value in (query | changes).items() if value not in ("", None)})

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from django.db.models import Count, Sum
-from django.http import HttpRequest
 
 from apps.jobs.models import Job
 from apps.jobs.states import JobStatus
@@ -33,10 +31,3 @@ def running_now() -> RunningNow:
         count=Count("pk"), done=Sum("bytes_done"), total=Sum("bytes_total")
     )
     return RunningNow(found["count"], found["done"] or 0, found["total"] or 0)
-
-
-def frame(request: HttpRequest) -> dict[str, Any]:
-    """Context of every page; nothing for who may not see jobs."""
-    if not request.user.has_perm("jobs.view_job"):
-        return {}
-    return {"running_now": running_now()}
