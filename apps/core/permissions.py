@@ -43,10 +43,15 @@ _VIEW = [
     "backups.view_part",
     "jobs.view_job",
     "jobs.view_jobevent",
+    "schedules.view_schedule",
+    "schedules.view_schedulerun",
+    "schedules.view_retentionrun",
+    "backups.view_retentionpolicy",
+    "backups.view_hold",
 ]
 #: One's own tokens; everybody's for those who administer (apps/api/admin.py).
 _OWN_TOKENS = ["api.view_apitoken", "api.add_apitoken", "api.change_apitoken"]
-_OPERATE = ["jobs.operate_job", "jobs.restore_job"]
+_OPERATE = ["jobs.operate_job", "jobs.restore_job", "schedules.run_schedule", "backups.add_hold"]
 _ADMINISTER = [
     "clusters.add_cluster",
     "clusters.change_cluster",
@@ -56,6 +61,14 @@ _ADMINISTER = [
     "storage.delete_storageconfig",
     "backups.delete_backup",
     "audit.view_auditentry",
+    "schedules.add_schedule",
+    "schedules.change_schedule",
+    "schedules.delete_schedule",
+    "schedules.change_retentionrun",
+    "backups.add_retentionpolicy",
+    "backups.change_retentionpolicy",
+    "backups.delete_retentionpolicy",
+    "backups.change_hold",
 ]
 GROUP_PERMISSIONS: dict[str, list[str]] = {
     GROUP_VIEWER: _VIEW + _OWN_TOKENS,

@@ -15,7 +15,7 @@ from apps.core.text import format_duration
 from apps.schedules.models import CatchUp, NothingMatched, Overlap, Schedule
 from apps.schedules.selection import MAX_PATTERN_LENGTH, MAX_PATTERNS
 from apps.schedules.timing.blackouts import Window
-from apps.schedules.timing.cron import resolve
+from apps.schedules.timing.cron import HORIZON, resolve
 from apps.schedules.timing.slots import GAP_SLOTS, due, slots, smallest_gap
 from apps.schedules.timing.spec import Kind, TimingInvalid, zone_names
 from apps.storage.models import StorageConfig
@@ -167,7 +167,7 @@ def _check_times(draft: Schedule, windows: tuple[Window, ...], now: datetime, pr
     timing = draft.timing(windows)
     rule = "cron" if draft.kind == Kind.CRON else "interval_seconds"
     following = list(islice(slots(timing, now), GAP_SLOTS))
-    if len(following) < 2:
+    if len(following) < 2 or following[1] > now + HORIZON:
         problems[rule] = "It has fewer than two runs in the next five years: change it."
         return
     gap = smallest_gap(timing, now)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import timedelta
 from functools import cache
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 import schemathesis
 from django.core.signals import request_finished, request_started
 from django.db import close_old_connections
+from django.utils import timezone
 from hypothesis import HealthCheck, Phase
 from hypothesis import strategies as st
 from schemathesis.checks import not_a_server_error
@@ -25,13 +27,20 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from apps.backups.models import Leftover
+from apps.backups.policies import RetentionPolicy
 from apps.backups.traces import FolderTrace, Traces, leave_behind
 from apps.clusters.models import Cluster
 from apps.core.permissions import Scope
 from apps.jobs.operations import NodeOperation, OperationKind, start_operation
+from apps.schedules.draft import ScheduleData
+from apps.schedules.retention.apply import confirm_plan
+from apps.schedules.retention.plan import plan_policy
+from apps.schedules.retention.policies import place_hold
+from apps.schedules.services import create_schedule, run_now
 from apps.storage.models import StorageConfig
 from backupmgr.wsgi import application
 from tests.api.conftest import NOW, V1, generated_schema, make_user
+from tests.schedules.conftest import make_backup as make_old_backup
 from tests.support import Collections
 
 CHECKS = [
@@ -101,6 +110,7 @@ def world(
         "storage": [storage, other],
         "operations": [start_operation(operation=asked, now=NOW)],
         "leftovers": [leave_something(storage)],
+        **plan_something(cluster, storage),
     }
     ids = {room: [str(row.pk) for row in some] for room, some in rows.items()}
     return World(
@@ -113,6 +123,22 @@ def world(
             "storage": "folder",
             "storage_id": ids["storage"][0],
             "backup_id": ids["backups"][0],
+            "storages": ["folder"],
+            "digest": plan_policy(RetentionPolicy.objects.get(name="spare"), now=NOW).digest,
+            "kind": "cron",
+            "cron": "H 2 * * *",
+            "tz": "Europe/Berlin",
+            "policy": "spare",
+            "schedule": ids["schedules"][0],
+            "interval_seconds": None,
+            "jitter_seconds": 0,
+            "until": None,
+            "blackouts": [],
+            "reason": "a reason",
+            "keep_last": 3,
+            "keep_within": "14d",
+            "max_age": "",
+            "tags": [],
             "collection": "films",
             "collection_name": "films",
             "path": f"{storage.path}/new",
@@ -129,6 +155,25 @@ def leave_something(storage: StorageConfig) -> Leftover:
     trace = FolderTrace(storage_id=str(storage.pk), path="main/films/x")
     leave_behind(Traces([trace]), job_id=uuid.uuid4(), reason="The disk was away.")
     return Leftover.objects.get()
+
+
+def plan_something(cluster: Cluster, storage: StorageConfig) -> dict[str, list[Any]]:
+    """Schedules in every state, a run, policies, an evaluation that can be undone, and a hold."""
+    now = timezone.now()
+    policy, spare = (RetentionPolicy.objects.create(name=name, keep_last=1) for name in ("policy", "spare"))
+    data = ScheduleData(name="nightly", cluster=cluster, storages=[storage], kind="cron", cron="30 2 * * *")
+    schedule = create_schedule(data=data, now=now)
+    run = run_now(schedule=create_schedule(data=replace(data, name="busy"), now=now), now=now)
+    backups = [make_old_backup(cluster, storage, now - timedelta(days=days), policy=policy) for days in range(1, 5)]
+    runs = confirm_plan(policy=policy, digest=plan_policy(policy, now=now).digest, now=now)
+    hold = place_hold(backup=backups[0], reason="audit", now=now)
+    return {
+        "schedules": [schedule],
+        "runs": [run],
+        "policies": [spare, policy],
+        "retention": runs,
+        "holds": [hold],
+    }
 
 
 @dataclass(frozen=True)
@@ -171,8 +216,6 @@ class World:
 
 @pytest.fixture
 def secret(db: None) -> str:
-    from django.utils import timezone
-
     from apps.api.services import create_token
 
     return create_token(user=make_user(superuser=True), name="t", scope=Scope.ADMINISTER, now=timezone.now())[1]

@@ -15,6 +15,27 @@ from apps.api.v1.docs import DocsView, RedocView, SchemaView
 from apps.api.v1.jobs import JobAttemptsView, JobCancelView, JobEventsView, JobRetryView, JobsView, JobView
 from apps.api.v1.leftovers import LeftoverRetryView, LeftoversView, LeftoverView
 from apps.api.v1.operations import OperationsView, OperationView
+from apps.api.v1.policies import (
+    HoldsView,
+    HoldView,
+    PoliciesView,
+    PolicyApplyView,
+    PolicyPreviewView,
+    PolicyView,
+    RetentionRunsView,
+    RetentionUndoView,
+)
+from apps.api.v1.runs import RunsView, RunView
+from apps.api.v1.schedules import (
+    ScheduleForecastView,
+    SchedulePauseView,
+    SchedulePreviewView,
+    ScheduleResumeView,
+    ScheduleRunView,
+    ScheduleSkipView,
+    SchedulesView,
+    ScheduleView,
+)
 from apps.api.v1.snapshots import (
     RecoverView,
     ShardRecoverView,
@@ -62,6 +83,24 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("leftovers", LeftoversView.as_view()),
     path("leftovers/<str:id>", LeftoverView.as_view()),
     path("leftovers/<str:id>/retry", LeftoverRetryView.as_view()),
+    path("schedules", SchedulesView.as_view()),
+    path("schedules/preview", SchedulePreviewView.as_view()),
+    path("schedules/<str:id>", ScheduleView.as_view()),
+    path("schedules/<str:id>/preview", ScheduleForecastView.as_view()),
+    path("schedules/<str:id>/pause", SchedulePauseView.as_view()),
+    path("schedules/<str:id>/resume", ScheduleResumeView.as_view()),
+    path("schedules/<str:id>/skip", ScheduleSkipView.as_view()),
+    path("schedules/<str:id>/run", ScheduleRunView.as_view()),
+    path("runs", RunsView.as_view()),
+    path("runs/<str:id>", RunView.as_view()),
+    path("policies", PoliciesView.as_view()),
+    path("policies/<str:id>", PolicyView.as_view()),
+    path("policies/<str:id>/preview", PolicyPreviewView.as_view()),
+    path("policies/<str:id>/apply", PolicyApplyView.as_view()),
+    path("retention", RetentionRunsView.as_view()),
+    path("retention/<str:id>/undo", RetentionUndoView.as_view()),
+    path("holds", HoldsView.as_view()),
+    path("holds/<str:id>", HoldView.as_view()),
     path("operations", OperationsView.as_view()),
     path("operations/<str:id>", OperationView.as_view()),
     path("tokens", TokensView.as_view()),
