@@ -40,6 +40,24 @@
     });
   });
 
+  // A table that is wider than the page scrolls: the keyboard has to reach it, but only then.
+  function markScrolling() {
+    document.querySelectorAll(".bm-scroll").forEach(function (area) {
+      if (area.scrollWidth > area.clientWidth) {
+        area.tabIndex = 0;
+        area.setAttribute("role", "group");
+        area.setAttribute("aria-label", "Wide table");
+      } else {
+        area.removeAttribute("tabindex");
+        area.removeAttribute("role");
+        area.removeAttribute("aria-label");
+      }
+    });
+  }
+  document.addEventListener("DOMContentLoaded", markScrolling);
+  document.addEventListener("htmx:afterSettle", markScrolling);
+  window.addEventListener("resize", markScrolling);
+
   // The menu beside the content: hidden or shown on wide screens, drawn over the page on narrow ones.
   const root = document.documentElement;
   const wide = window.matchMedia("(min-width: 80rem)");

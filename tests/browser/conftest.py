@@ -30,9 +30,16 @@ def chromium() -> Iterator[Any]:
 
 @pytest.fixture
 def open_page(chromium: Any, live_server: Any) -> Iterator[Callable[..., Any]]:
-    """Return a page in a browser profile of its own; requests that leave the host, and script errors, fail the test."""
+    """Return a page in a browser profile of its own.
+
+    Requests that leave the host, script errors and what the content security policy refuses fail the test.
+    """
     contexts: list[Any] = []
     problems: list[str] = []
+
+    def refused(words: str) -> None:
+        if "Content Security Policy" in words:
+            problems.append(words)
 
     def open_one(**options: Any) -> Any:
         context = chromium.new_context(
@@ -41,6 +48,7 @@ def open_page(chromium: Any, live_server: Any) -> Iterator[Callable[..., Any]]:
         context.set_default_timeout(8000)
         contexts.append(context)
         page = context.new_page()
+        page.on("console", lambda message: refused(message.text))
         page.on("pageerror", lambda error: problems.append(f"script error: {error}"))
         page.on(
             "request",
