@@ -41,6 +41,8 @@ _VIEW = [
     "storage.view_storageconfig",
     "backups.view_backup",
     "backups.view_part",
+    "backups.view_orphan",
+    "backups.view_leftover",
     "jobs.view_job",
     "jobs.view_jobevent",
     "schedules.view_schedule",

@@ -7,6 +7,7 @@ from datetime import datetime
 
 from django.contrib.auth.models import AbstractBaseUser
 
+from apps.audit.trail import record_action
 from apps.backups.catalogue import adopt_folder
 from apps.backups.models import Backup, Leftover, Orphan, OrphanKind, OrphanState
 from apps.backups.reconcile.recording import OrphanInUse
@@ -47,6 +48,7 @@ def adopt_orphan(*, orphan_id: uuid.UUID, now: datetime, user: AbstractBaseUser 
         raise NothingToAdopt(f"This is no backup, but {orphan.get_kind_display()}: dismiss it, or delete it.")
     _demand_undecided(orphan)
     backup = adopt_folder(orphan.storage, orphan.name)
+    record_action("orphan.adopt", f"Entered the backup {backup} into the catalogue.", about=orphan, user=user)
     _decide(orphan, OrphanState.ADOPTED, now=now, user=user, backup_id=backup.pk)
     return find_orphan(orphan_id)
 
@@ -56,6 +58,7 @@ def dismiss_orphan(*, orphan_id: uuid.UUID, now: datetime, user: AbstractBaseUse
     orphan = find_orphan(orphan_id)
     _demand_undecided(orphan)
     _decide(orphan, OrphanState.DISMISSED, now=now, user=user)
+    record_action("orphan.dismiss", f"Left {orphan} where it is.", about=orphan, user=user)
     return find_orphan(orphan_id)
 
 
@@ -83,6 +86,7 @@ def delete_orphan(*, orphan_id: uuid.UUID, now: datetime, user: AbstractBaseUser
         _demand_quiet(orphan, trace, now)
     Orphan.objects.filter(pk=orphan.pk, state=OrphanState.DISMISSED).update(state=OrphanState.OPEN, ended_at=None)
     Orphan.objects.filter(pk=orphan.pk).update(decided_by=user)
+    record_action("orphan.delete", f"Removed {orphan} from {orphan.place}.", about=orphan, user=user)
     remove_orphan(orphan, now=now, reason=by, book=Jobs(), user=user)
     return find_orphan(orphan_id)
 

@@ -21,11 +21,16 @@ from django.core.management import call_command
 from rest_framework.test import APIClient
 
 from apps.api.services import create_token
-from apps.backups.models import Backup, Part
+from apps.backups.manifest import Manifest, PartFacts, ShardFacts
+from apps.backups.models import Backup, Orphan, OrphanKind, Part
+from apps.backups.reconcile.findings import Finding
+from apps.backups.reconcile.recording import record_finding
+from apps.backups.traces import FolderTrace
 from apps.clusters.models import Cluster
 from apps.core.permissions import Scope
 from apps.jobs.models import Job
 from apps.storage.models import StorageConfig
+from apps.storage.services import open_store
 
 NOW = datetime(2026, 8, 1, 12, 0, tzinfo=UTC)
 V1 = "/api/v1"
@@ -188,6 +193,34 @@ def make_backup(storage: StorageConfig, down: Cluster) -> Callable[..., Backup]:
         return backup
 
     return make
+
+
+@pytest.fixture
+def unknown_backup(storage: StorageConfig) -> Orphan:
+    """A whole backup in the storage that the catalogue does not know, as the reconciler has found it."""
+    job_id = uuid.uuid4()
+    path = f"main/films/20260801T120000Z-{job_id}"
+    manifest = Manifest(
+        name=path.rpartition("/")[2], job_id=str(job_id), attempt=1, started_at=NOW, created_at=NOW,
+        cluster_id=str(uuid.uuid4()), cluster_name="main", qdrant_version="1.18.3", peer_id=None,
+        collection_name="films", shard_id=None, config={"params": {"vectors": {"size": 4, "distance": "Dot"}}},
+        payload_schema={}, aliases=(), shards=(ShardFacts(0, None, 1, 1),),
+        parts=(PartFacts(0, "shard-0.snapshot", 1, "a" * 64, "", "films-shard-0.snapshot"),),
+    )  # fmt: skip
+    store = open_store(storage)
+    store.put(f"{path}/shard-0.snapshot", b"x")
+    store.put(f"{path}/manifest.json", manifest.to_bytes())
+    finding = Finding(
+        kind=OrphanKind.BACKUP,
+        name=path,
+        reason="The catalogue does not know it.",
+        storage_id=storage.pk,
+        job_id=job_id,
+        collection_name="films",
+        size_bytes=1,
+        trace=FolderTrace(storage_id=str(storage.pk), path=path),
+    )
+    return record_finding(finding, now=NOW)
 
 
 @pytest.fixture(scope="session")

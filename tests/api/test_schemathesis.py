@@ -26,12 +26,15 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from apps.backups.models import Leftover
+from apps.backups.models import Leftover, Orphan, OrphanKind
 from apps.backups.policies import RetentionPolicy
-from apps.backups.traces import FolderTrace, Traces, leave_behind
+from apps.backups.reconcile.findings import Finding
+from apps.backups.reconcile.recording import record_finding
+from apps.backups.traces import FolderTrace, Traces, UploadTrace, leave_behind
 from apps.clusters.models import Cluster
 from apps.core.permissions import Scope
 from apps.jobs.operations import NodeOperation, OperationKind, start_operation
+from apps.jobs.reconciling import ask_for_run
 from apps.schedules.draft import ScheduleData
 from apps.schedules.retention.apply import confirm_plan
 from apps.schedules.retention.plan import plan_policy
@@ -87,6 +90,7 @@ def world(
     storage: StorageConfig,
     make_job: Callable[..., Any],
     make_backup: Callable[..., Any],
+    unknown_backup: Orphan,
 ) -> World:
     """A node with a collection and snapshots, and rows of every kind."""
     from apps.api.services import create_token
@@ -111,6 +115,8 @@ def world(
         "operations": [start_operation(operation=asked, now=NOW)],
         "leftovers": [leave_something(storage)],
         **plan_something(cluster, storage),
+        "orphans": [make_orphan(storage, name) for name in ("main/films/x", "main/films/y")] + [unknown_backup],
+        "reconciliations": [ask_for_run(now=NOW)],
     }
     ids = {room: [str(row.pk) for row in some] for room, some in rows.items()}
     return World(
@@ -174,6 +180,17 @@ def plan_something(cluster: Cluster, storage: StorageConfig) -> dict[str, list[A
         "retention": runs,
         "holds": [hold],
     }
+
+
+def make_orphan(storage: StorageConfig, name: str) -> Orphan:
+    finding = Finding(
+        kind=OrphanKind.UPLOAD,
+        name=name,
+        reason="Nobody here knows the job.",
+        storage_id=storage.pk,
+        trace=UploadTrace(storage_id=str(storage.pk), key=name),
+    )
+    return record_finding(finding, now=NOW)
 
 
 @dataclass(frozen=True)

@@ -231,6 +231,47 @@ _OPERATION: dict[str, Any] = {
     "started_at": _AT,
     "completed_at": "2026-08-01T02:00:01Z",
 }
+_ORPHAN: dict[str, Any] = {
+    "id": "f7a8b9c0-5d6e-4f7a-8b2c-3d4e5f6a7b88",
+    "kind": "backup",
+    "state": "open",
+    "cluster": None,
+    "storage": "offsite",
+    "node": "",
+    "name": f"main/films/{_SNAPSHOT}",
+    "collection_name": "films",
+    "shard_id": None,
+    "job_id": _JOB,
+    "backup_id": None,
+    "size_bytes": 27472896,
+    "is_ours": False,
+    "reason": "The storage holds this backup and the catalogue does not know it: adopt it to restore from it.",
+    "first_seen_at": _AT,
+    "last_seen_at": "2026-08-02T08:00:00Z",
+    "ended_at": None,
+}
+_RECONCILIATION: dict[str, Any] = {
+    "id": "a8b9c0d1-6e7f-4a8b-9c3d-4e5f6a7b8c99",
+    "status": "completed",
+    "trigger": "request",
+    "places": [
+        {
+            "kind": "storage",
+            "id": _STORAGE,
+            "name": "offsite",
+            "error": "",
+            "looked_at": 42,
+            "orphans": 1,
+            "cleaned": 0,
+        }
+    ],
+    "found": 1,
+    "cleaned": 0,
+    "error": None,
+    "created_at": _AT,
+    "started_at": "2026-08-01T02:00:05Z",
+    "completed_at": "2026-08-01T02:00:09Z",
+}
 _LEFTOVER: dict[str, Any] = {
     "id": "e6f7a8b9-4c5d-4e6f-8a1b-2c3d4e5f6a77",
     "kind": "backup",
@@ -429,6 +470,15 @@ ANSWERS: dict[str, Any] = {
     "getBackup": _BACKUP_SHOWN | {"parts": [_PART], "manifest": {"format": 1}},
     "deleteBackup": True,
     "restoreBackup": _RESTORE_NEW,
+    "listOrphans": _page(_ORPHAN),
+    "getOrphan": _ORPHAN,
+    "adoptOrphan": _ORPHAN | {"state": "adopted", "backup_id": _BACKUP, "ended_at": "2026-08-02T09:00:00Z"},
+    "dismissOrphan": _ORPHAN | {"state": "dismissed", "ended_at": "2026-08-02T09:00:00Z"},
+    "deleteOrphan": _ORPHAN | {"state": "cleaned", "ended_at": "2026-08-02T09:00:00Z"},
+    "listReconciliations": _page(_RECONCILIATION),
+    "createReconciliation": _RECONCILIATION
+    | {"status": "pending", "places": [], "found": 0, "started_at": None, "completed_at": None},
+    "getReconciliation": _RECONCILIATION,
     "listLeftovers": _page(_LEFTOVER),
     "getLeftover": _LEFTOVER,
     "retryLeftover": True,

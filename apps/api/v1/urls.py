@@ -15,6 +15,15 @@ from apps.api.v1.docs import DocsView, RedocView, SchemaView
 from apps.api.v1.jobs import JobAttemptsView, JobCancelView, JobEventsView, JobRetryView, JobsView, JobView
 from apps.api.v1.leftovers import LeftoverRetryView, LeftoversView, LeftoverView
 from apps.api.v1.operations import OperationsView, OperationView
+from apps.api.v1.orphans import (
+    OrphanAdoptView,
+    OrphanDeleteView,
+    OrphanDismissView,
+    OrphansView,
+    OrphanView,
+    ReconciliationsView,
+    ReconciliationView,
+)
 from apps.api.v1.policies import (
     HoldsView,
     HoldView,
@@ -103,6 +112,13 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("holds/<str:id>", HoldView.as_view()),
     path("operations", OperationsView.as_view()),
     path("operations/<str:id>", OperationView.as_view()),
+    path("orphans", OrphansView.as_view()),
+    path("orphans/<str:id>", OrphanView.as_view()),
+    path("orphans/<str:id>/adopt", OrphanAdoptView.as_view()),
+    path("orphans/<str:id>/dismiss", OrphanDismissView.as_view()),
+    path("orphans/<str:id>/delete", OrphanDeleteView.as_view()),
+    path("reconciliations", ReconciliationsView.as_view()),
+    path("reconciliations/<str:id>", ReconciliationView.as_view()),
     path("tokens", TokensView.as_view()),
     path("tokens/<str:id>", TokenView.as_view()),
     path("metrics", MetricsView.as_view()),

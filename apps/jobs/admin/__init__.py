@@ -18,6 +18,7 @@ from apps.core.admin_kit import FactAdmin, may
 from apps.core.permissions import Scope
 from apps.core.text import format_duration
 from apps.jobs.admin import backup_page, restore_page
+from apps.jobs.admin import left_behind as left_behind  # registers its pages
 from apps.jobs.admin.cells import (
     duration_cell,
     job_state,
