@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from django.http import HttpRequest, JsonResponse
@@ -31,6 +31,12 @@ class BareResponse(Response):
     """An answer without the envelope (GET /jobs, as the contract has it)."""
 
 
+def warned(response: Response, warnings: Sequence[str]) -> Response:
+    """Have the envelope say what the answer lacks; without warnings it says nothing of the kind."""
+    response.warnings = list(warnings)  # type: ignore[attr-defined]
+    return response
+
+
 class EnvelopeRenderer(JSONRenderer):
     """JSON in the envelope. Failures come from exceptions.py as {"error": sentence}."""
 
@@ -44,7 +50,9 @@ class EnvelopeRenderer(JSONRenderer):
             if response is not None and response.status_code >= 400:
                 data = {"status": data, "time": seconds}
             else:
-                data = {"status": "ok", "time": seconds, "result": data}
+                warnings = getattr(response, "warnings", None)
+                more = {"warnings": warnings} if warnings else {}
+                data = {"status": "ok", "time": seconds, **more, "result": data}
         rendered: bytes = super().render(data, accepted_media_type, renderer_context)
         return rendered
 

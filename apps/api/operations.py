@@ -15,9 +15,10 @@ from django.db import DatabaseError, connection
 from django.utils import timezone
 
 from apps.api.v1.locations import resolve
-from apps.api.v1.passthrough import choose_endpoint, passed_on
+from apps.api.v1.passthrough import choose_node, passed_on
 from apps.api.v1.recovery import recover
 from apps.api.v1.snapshots import shown_snapshot
+from apps.clusters.models import Purpose
 from apps.clusters.qdrant import QdrantNode, create_snapshot
 from apps.clusters.qdrant.endpoint import segment
 from apps.clusters.qdrant.node import snapshots_path
@@ -63,10 +64,12 @@ def _work(operation: NodeOperation, abort: Abort) -> dict[str, Any]:
     collection, shard_id = operation.collection_name, operation.shard_id
     body = json.loads(operation.body.reveal() or "{}")
     source = resolve(body["location"]) if operation.kind == OperationKind.RECOVER else None
-    endpoint = choose_endpoint(operation.cluster, collection, shard_id, operation.node or None)
+    purpose = Purpose.RESTORE if source is not None else Purpose.BACKUP
+    chosen = choose_node(operation.cluster, collection, shard_id, operation.node or None, purpose)
+    endpoint = chosen.endpoint
     if operation.kind == OperationKind.CREATE:
         made = create_snapshot(endpoint, collection, shard_id, abort)
-        return {"result": shown_snapshot(made), "snapshot_name": made.name}
+        return {"result": shown_snapshot(made, chosen.peer_id), "snapshot_name": made.name}
     if source is not None:
         recover(endpoint, collection, shard_id, source, body)
         return {}

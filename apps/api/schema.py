@@ -76,7 +76,7 @@ class EnvelopeSchema(AutoSchema):
     def _enveloped(self, result: dict[str, Any]) -> dict[str, Any]:
         envelope = {
             "type": "object",
-            "properties": {"status": {"type": "string", "enum": ["ok"]}, "time": _SECONDS},
+            "properties": {"status": {"type": "string", "enum": ["ok"]}, "time": _SECONDS, "warnings": _WARNINGS},
             "required": ["status", "time"],
         }
         own = {"type": "object", "properties": {"result": result}, "required": ["result"]}
@@ -99,6 +99,11 @@ class EnvelopeSchema(AutoSchema):
         return reference
 
 
+_WARNINGS = {
+    "type": "array",
+    "items": {"type": "string"},
+    "description": "What the result lacks, in sentences: nodes that could not be asked. Left out when it is complete",
+}
 _SECONDS = {"type": "number", "format": "double", "description": "Seconds that the answer took"}
 
 

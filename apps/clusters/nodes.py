@@ -37,7 +37,7 @@ class ResolvedCluster:
 
     name: str
     report: ClusterReport
-    #: Peer id → how to reach that node. Empty for a standalone node.
+    #: Peer id → how to reach that node, in the order of the addresses. Empty for a standalone node.
     endpoints: Mapping[int, Endpoint]
     #: How to reach a standalone node; None for a cluster of peers, and when nobody answers.
     standalone: Endpoint | None
@@ -129,10 +129,12 @@ def resolve_nodes(
         answers.append(AddressAnswers(url, tuple(ask.facts), tuple(ask.failures), registered_as))
     report = judge(answers)
     _remember(cluster, answers)
+    peers = {url: peer for peer, url in report.addresses.items()}
     return ResolvedCluster(
         name=cluster.name,
         report=report,
-        endpoints=MappingProxyType({peer: endpoints[url] for peer, url in report.addresses.items()}),
+        # In the order of the addresses, so that the first one is that of the first.
+        endpoints=MappingProxyType({peers[url]: endpoints[url] for url in cluster.addresses if url in peers}),
         standalone=endpoints[report.standalone_url] if report.standalone_url else None,
         errors=MappingProxyType(errors),
     )

@@ -142,7 +142,7 @@ def test_node_that_does_not_answer_and_faults_of_ours_are_outcomes(
     Cluster.objects.update(url="http://127.0.0.1:9")
     down, broken = start(), start()
     run_operation(str(down.pk))
-    monkeypatch.setattr(operations, "choose_endpoint", lambda *args: 1 / 0)
+    monkeypatch.setattr(operations, "choose_node", lambda *args: 1 / 0)
     run_operation(str(broken.pk))
 
     for row, words in ((down, "cannot be reached"), (broken, "internal error")):

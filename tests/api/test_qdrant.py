@@ -92,7 +92,8 @@ def test_placement(api: APIClient, films: str) -> None:
 def test_snapshot_is_made_listed_downloaded_and_deleted(api: APIClient, films: str, where: str) -> None:
     made = result_of(api.post(f"{films}{where}/snapshots"))
 
-    assert set(made) == {"name", "creation_time", "size", "checksum"}
+    assert set(made) == {"name", "creation_time", "size", "checksum", "peer_id"}
+    assert made["peer_id"] is None
     assert made["creation_time"].endswith("Z")
     assert result_of(api.get(f"{films}{where}/snapshots")) == [made]
     path = f"{films}{where}/snapshots/{requests.utils.quote(made['name'], safe='')}"

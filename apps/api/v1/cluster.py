@@ -10,9 +10,10 @@ from rest_framework.response import Response
 
 from apps.api.fields import EnumField, PeerIdField
 from apps.api.schema import operation
-from apps.api.v1.passthrough import ClusterQuery, QdrantView, endpoint_at
-from apps.clusters.models import Cluster
+from apps.api.v1.passthrough import ClusterQuery, QdrantView
+from apps.clusters.nodes import ResolvedCluster
 from apps.clusters.qdrant import CollectionNotFound, Placement, QdrantError, QdrantNode
+from apps.clusters.registry import NodeReport
 from apps.core.permissions import Scope
 
 TAG = "cluster"
@@ -56,6 +57,8 @@ class ClusterNodeSerializer(serializers.Serializer[Any]):
     is_voter = serializers.BooleanField(allow_null=True, help_text="null when that node cannot be asked")
     collections_count = serializers.IntegerField(help_text="Collections with a replica on it")
     shards_count = serializers.IntegerField(help_text="Replicas on it")
+    url = serializers.CharField(allow_blank=True, help_text="REST address; empty when none is registered")
+    version = serializers.CharField(allow_null=True, help_text="null when that node cannot be asked")
 
 
 class ClusterStatusView(QdrantView):
@@ -65,13 +68,12 @@ class ClusterStatusView(QdrantView):
         "getClusterStatus", "Health, raft and peers", tag=TAG, query=[ClusterQuery], answer=ClusterStatusSerializer
     )
     def get(self, request: Request) -> Response:
-        cluster = self.cluster()
-        with self.node() as node:
+        with self.first_of_all() as (node, nodes):
             answer = node.call("GET", "/cluster")
             ready = node.is_ready()
             if answer.get("status") != "enabled":
                 return Response(_standalone(node, ready=ready))
-        return Response(_distributed(answer, ready=ready, cluster=cluster))
+            return Response(_distributed(answer, ready=ready, nodes=nodes))
 
 
 class ClusterNodesView(QdrantView):
@@ -85,27 +87,43 @@ class ClusterNodesView(QdrantView):
         answer=ClusterNodeSerializer(many=True),
     )
     def get(self, request: Request) -> Response:
-        cluster = self.cluster()
-        with self.node() as node:
+        with self.first_of_all() as (node, nodes):
+            version = _version(node)
             answer = node.call("GET", "/cluster")
             placements = _placements(node)
             if answer.get("status") != "enabled":
                 answer = _standalone(node, ready=True)
+            url = node.endpoint.url
         raft = answer.get("raft_info") or {}
-        voters = {answer["peer_id"]: bool(raft.get("is_voter"))} | _voters(cluster, but=answer["peer_id"])
+        known = {each.peer_id: each for each in nodes.report.nodes if each.is_usable} if nodes else {}
+        known[answer["peer_id"]] = NodeReport(
+            answer["peer_id"], url, version=version, is_voter=bool(raft.get("is_voter"))
+        )
+        registered = {peer: url for url, peer in self.cluster().addresses.items() if peer is not None}
         return Response(
             [
                 {
                     "peer_id": peer,
                     "uri": entry["uri"],
                     "is_leader": peer == raft.get("leader"),
-                    "is_voter": voters.get(peer),
+                    "is_voter": known[peer].is_voter if peer in known else None,
+                    "url": known[peer].url if peer in known else registered.get(peer, ""),
+                    "version": known[peer].version if peer in known else None,
                     "collections_count": sum(1 for held in placements if held.get(peer)),
                     "shards_count": sum(held.get(peer, 0) for held in placements),
                 }
                 for peer, entry in sorted((int(peer), entry) for peer, entry in answer["peers"].items())
             ]
         )
+
+
+def _version(node: QdrantNode) -> str | None:
+    """Return the version of Qdrant, None when the node does not tell it."""
+    try:
+        answer = node.call("GET", "/", enveloped=False)
+    except QdrantError:
+        return None
+    return str(answer["version"]) if isinstance(answer, dict) and "version" in answer else None
 
 
 def _standalone(node: QdrantNode, *, ready: bool) -> dict[str, Any]:
@@ -138,7 +156,7 @@ def _own_peer_id(node: QdrantNode) -> int:
     return 0
 
 
-def _distributed(answer: dict[str, Any], *, ready: bool, cluster: Cluster) -> dict[str, Any]:
+def _distributed(answer: dict[str, Any], *, ready: bool, nodes: ResolvedCluster | None) -> dict[str, Any]:
     raft = answer.get("raft_info") or {}
     peers = answer.get("peers") or {}
     red, yellow = [], []
@@ -156,8 +174,7 @@ def _distributed(answer: dict[str, Any], *, ready: bool, cluster: Cluster) -> di
         yellow.append(f"{raft['pending_operations']} consensus operations are pending.")
     if not ready:
         yellow.append("The node says that not all of its shards are ready.")
-    for peer, reason in _silent_nodes(cluster, peers, but=answer["peer_id"]).items():
-        yellow.append(f"Peer {peer}: {reason}")
+    yellow += _silent_nodes(nodes, but=answer["peer_id"])
     return {
         "status": RED if red else YELLOW if yellow else GREEN,
         "peer_id": answer["peer_id"],
@@ -175,37 +192,21 @@ def _distributed(answer: dict[str, Any], *, ready: bool, cluster: Cluster) -> di
     }
 
 
-def _silent_nodes(cluster: Cluster, peers: dict[str, Any], *, but: int) -> dict[str, str]:
-    """Ask every other node whose REST address is registered; return peer id → why it is not fine."""
-    silent = {}
-    for peer in _other_nodes(cluster, but=but):
-        if str(peer) not in peers:
-            silent[str(peer)] = "it is registered here but no member of the cluster."
+def _silent_nodes(nodes: ResolvedCluster | None, *, but: int) -> list[str]:
+    """Say of every registered address what is wrong with it, and of every other node whether its shards are ready."""
+    if nodes is None:
+        return []
+    told = [each.message for each in nodes.problems if each.is_error and each.url is not None]
+    for peer, endpoint in nodes.endpoints.items():
+        if peer == but:
             continue
         try:
-            with QdrantNode(endpoint_at(cluster, str(peer))) as node:
+            with QdrantNode(endpoint) as node:
                 if not node.is_ready():
-                    silent[str(peer)] = "it says that not all of its shards are ready."
+                    told.append(f"Peer {peer}: it says that not all of its shards are ready.")
         except QdrantError as error:
-            silent[str(peer)] = str(error)
-    return silent
-
-
-def _voters(cluster: Cluster, *, but: int) -> dict[int, bool]:
-    """Ask every other registered node whether it votes; nodes that do not answer are left out."""
-    voters = {}
-    for peer in _other_nodes(cluster, but=but):
-        try:
-            with QdrantNode(endpoint_at(cluster, str(peer))) as node:
-                raft = node.call("GET", "/cluster").get("raft_info") or {}
-        except QdrantError:
-            continue
-        voters[peer] = bool(raft.get("is_voter"))
-    return voters
-
-
-def _other_nodes(cluster: Cluster, *, but: int) -> list[int]:
-    return sorted(int(peer) for peer in cluster.nodes if int(peer) != but)
+            told.append(f"Peer {peer}: {error}")
+    return told
 
 
 def _placements(node: QdrantNode) -> list[dict[int, int]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
@@ -12,7 +12,8 @@ from rest_framework import serializers
 
 from apps.api.v1.lookup import find_cluster
 from apps.api.views import ApiView
-from apps.clusters.models import Cluster
+from apps.clusters.models import Cluster, Purpose
+from apps.clusters.nodes import ResolvedCluster, resolve_nodes
 from apps.clusters.qdrant import ACTIVE, Endpoint, QdrantNode, QdrantRejected, check_collection_name
 from apps.core.errors import BackupmgrError, InvalidRequest, NotFound, Unprocessable
 
@@ -34,7 +35,8 @@ class NodeQuery(ClusterQuery):
 
     node = serializers.CharField(
         required=False,
-        help_text="Peer id. Left out: a shard's first Active replica, else the cluster's own address",
+        help_text="Peer id. Left out, snapshots are listed and found on all nodes; one is made and recovered on a "
+        "shard's first Active replica, else on the first node",
     )
 
 
@@ -49,7 +51,7 @@ class WaitQuery(NodeQuery):
 
 
 class NodeNotRegistered(NotFound):
-    """The cluster has no REST address for that peer."""
+    """The cluster has no such peer."""
 
 
 class RefusedByQdrant(InvalidRequest):
@@ -71,19 +73,27 @@ class QdrantView(ApiView):
 
     @contextmanager
     def node(self) -> Iterator[QdrantNode]:
-        """Hold a client of the cluster's node. Raises: BackupmgrErrors."""
+        """Hold a client of a node of the cluster: the first that answers. Raises: BackupmgrErrors."""
         with passed_on(), QdrantNode(endpoint_of(self.cluster())) as node:
             yield node
 
     @contextmanager
-    def snapshot_node(self) -> Iterator[QdrantNode]:
-        """Hold a client of the node whose snapshots are meant. Raises: BackupmgrErrors."""
-        with passed_on(), QdrantNode(self.snapshot_endpoint()) as node:
-            yield node
+    def first_of_all(self) -> Iterator[tuple[QdrantNode, ResolvedCluster | None]]:
+        """Hold a client of a node as `node` does, and who answers at every address; None with a single address."""
+        cluster = self.cluster()
+        with passed_on():
+            nodes = ask_nodes(cluster) if len(cluster.addresses) > 1 else None
+            with QdrantNode(nodes.first if nodes else endpoint_of(cluster)) as node:
+                yield node, nodes
 
-    def snapshot_endpoint(self) -> Endpoint:
-        """Return how to reach the node whose snapshots are meant (`NodeQuery`). Raises: BackupmgrErrors."""
-        return choose_endpoint(self.cluster(), self.collection, self.shard_id, self.query(NodeQuery).get("node"))
+    @property
+    def named_node(self) -> str | None:
+        """The peer that `?node=` names."""
+        return self.query(NodeQuery).get("node")
+
+    def chosen_node(self, purpose: Purpose = Purpose.BACKUP) -> ChosenNode:
+        """Return the node on which a snapshot is made or recovered (`NodeQuery`). Raises: BackupmgrErrors."""
+        return choose_node(self.cluster(), self.collection, self.shard_id, self.named_node, purpose)
 
     @staticmethod
     def quoted(name: str) -> str:
@@ -131,45 +141,89 @@ def checked_name(name: str) -> str:
     return name
 
 
-def endpoint_of(cluster: Cluster) -> Endpoint:
-    """Return how to reach the cluster's node. Raises: Unprocessable when its settings cannot work."""
-    endpoint = cluster.endpoint
+@dataclass(frozen=True)
+class ChosenNode:
+    """A node and how to reach it. `peer_id` is None when nobody had to ask which one it is."""
+
+    peer_id: int | None
+    endpoint: Endpoint
+
+
+def ask_nodes(cluster: Cluster, purpose: Purpose = Purpose.BACKUP) -> ResolvedCluster:
+    """Ask every address of the cluster which node it is. Raises: Unprocessable when its settings cannot work."""
+    _check_tls(cluster.endpoint_for(purpose), cluster)
+    return resolve_nodes(cluster, purpose=purpose, asks=1)
+
+
+def endpoint_of(cluster: Cluster, purpose: Purpose = Purpose.BACKUP) -> Endpoint:
+    """Return how to reach a node of the cluster: the only address, or the first that answers.
+
+    Raises: Unprocessable when its settings cannot work; BackupmgrErrors when no node answers.
+    """
+    endpoint = cluster.endpoint_for(purpose)
+    _check_tls(endpoint, cluster)
+    return endpoint if len(cluster.addresses) == 1 else ask_nodes(cluster, purpose).first
+
+
+def _check_tls(endpoint: Endpoint, cluster: Cluster) -> None:
     try:
         if endpoint.url.startswith("https://"):
             endpoint.ssl_context()
     except (TypeError, ValueError) as error:  # TypeError: a CA that is not ASCII
         raise Unprocessable(f"The cluster {cluster.name!r} cannot be reached: {error}") from error
-    return endpoint
 
 
-def choose_endpoint(cluster: Cluster, collection: str, shard_id: int | None, peer: str | None) -> Endpoint:
-    """Return how to reach the node whose snapshots are meant: the named peer, or the first with an Active replica.
+def choose_node(
+    cluster: Cluster, collection: str, shard_id: int | None, peer: str | None, purpose: Purpose = Purpose.BACKUP
+) -> ChosenNode:
+    """Return the node that is meant: the named peer, the first with an Active replica of the shard, or the first.
 
     Raises: BackupmgrErrors.
     """
+    if peer is None and len(cluster.addresses) == 1:
+        return ChosenNode(None, endpoint_of(cluster, purpose))
+    nodes = ask_nodes(cluster, purpose)
     if peer is not None:
-        return endpoint_at(cluster, peer)
-    first = endpoint_of(cluster)
-    if shard_id is None or not cluster.nodes:
+        return node_at(nodes, peer)
+    first = _first_of(nodes)
+    if shard_id is None or first.peer_id is None:
         return first
-    with QdrantNode(first) as node:
+    with QdrantNode(first.endpoint) as node:
         placement = node.placement(collection)
-    if any(shard.shard_id == shard_id and shard.state == ACTIVE for shard in placement.local_shards):
-        return first
-    for shard in placement.remote_shards:
-        if shard.shard_id == shard_id and shard.state == ACTIVE and str(shard.peer_id) in cluster.nodes:
-            return endpoint_at(cluster, str(shard.peer_id))
+    replicas = [(placement.peer_id, shard.shard_id, shard.state) for shard in placement.local_shards]
+    replicas += [(shard.peer_id, shard.shard_id, shard.state) for shard in placement.remote_shards]
+    for peer_id, of_shard, state in replicas:
+        if of_shard == shard_id and state == ACTIVE and peer_id in nodes.endpoints:
+            return ChosenNode(peer_id, nodes.endpoints[peer_id])
     return first  # which explains what is wrong with the shard
 
 
-def endpoint_at(cluster: Cluster, peer: str) -> Endpoint:
-    """Return how to reach one node of the cluster: same key, same TLS settings. Raises: NodeNotRegistered."""
-    url = cluster.nodes.get(peer)
-    if url is None:
-        raise NodeNotRegistered(
-            f"The cluster {cluster.name!r} has no REST address for peer {peer}: add it to the cluster's nodes."
-        )
-    return replace(endpoint_of(cluster), url=url.rstrip("/"))
+def unregistered_peers(node: QdrantNode) -> tuple[int | None, list[int]]:
+    """Return the peer that this node is, and the others of its cluster, for a cluster with a single address.
+
+    None and nothing for a standalone node, and for one that does not tell this key.
+    """
+    try:
+        answer = node.call("GET", "/cluster")
+    except BackupmgrError:
+        return None, []
+    own = answer.get("peer_id") if isinstance(answer, dict) and answer.get("status") == "enabled" else None
+    if own is None:
+        return None, []
+    return int(own), sorted(int(peer) for peer in answer.get("peers") or {} if int(peer) != own)
+
+
+def node_at(nodes: ResolvedCluster, peer: str) -> ChosenNode:
+    """Return the node with that peer id. Raises: NodeNotRegistered; NodeNotReachable when it does not answer."""
+    peer_id = int(peer) if peer.isascii() and peer.isdecimal() and len(peer) <= 20 else None
+    if peer_id is not None and peer_id in nodes.peer_ids:
+        return ChosenNode(peer_id, nodes.endpoint_of(peer_id))
+    raise NodeNotRegistered(f"The cluster {nodes.name!r} has no peer {peer}: GET /cluster/nodes lists those it has.")
+
+
+def _first_of(nodes: ResolvedCluster) -> ChosenNode:
+    endpoint = nodes.first
+    return ChosenNode(next((peer for peer, one in nodes.endpoints.items() if one == endpoint), None), endpoint)
 
 
 @contextmanager

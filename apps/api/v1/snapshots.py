@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
 from django.http import HttpResponseBase
@@ -14,16 +16,34 @@ from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from apps.api.envelope import AnyAccept
+from apps.api.envelope import AnyAccept, warned
 from apps.api.exceptions import API_PREFIX
-from apps.api.fields import EnumField, TextField
+from apps.api.fields import EnumField, PeerIdField, TextField
 from apps.api.permissions import caller
 from apps.api.schema import TRUE, operation
 from apps.api.v1.download import download
+from apps.api.v1.everywhere import SnapshotNotSeen, find_everywhere, list_everywhere
 from apps.api.v1.locations import resolve
-from apps.api.v1.passthrough import NodeQuery, QdrantView, WaitQuery, passed_on
+from apps.api.v1.passthrough import (
+    ChosenNode,
+    NodeQuery,
+    QdrantView,
+    WaitQuery,
+    ask_nodes,
+    endpoint_of,
+    node_at,
+    passed_on,
+    unregistered_peers,
+)
 from apps.api.v1.recovery import recover
-from apps.clusters.qdrant import SnapshotDescription, check_snapshot_possible, create_snapshot
+from apps.clusters.models import Purpose
+from apps.clusters.qdrant import (
+    QdrantNode,
+    SnapshotDescription,
+    SnapshotNotFound,
+    check_snapshot_possible,
+    create_snapshot,
+)
 from apps.core.abort import Abort
 from apps.core.errors import Unprocessable
 from apps.core.permissions import Scope
@@ -42,6 +62,9 @@ class SnapshotDescriptionSerializer(serializers.Serializer[Any]):
     creation_time = serializers.DateTimeField(allow_null=True)
     size = serializers.IntegerField(help_text="bytes")
     checksum = serializers.CharField(allow_null=True, help_text="SHA-256, lower-case hex")
+    peer_id = PeerIdField(
+        allow_null=True, default=None, help_text="The node it lies on, for ?node=; null on a standalone node"
+    )
 
 
 class SnapshotRecoverSerializer(serializers.Serializer[Any]):
@@ -70,12 +93,14 @@ class AcceptedSerializer(serializers.Serializer[Any]):
 class _TrackingView(QdrantView):
     """Base of what `wait=false` leaves to a worker."""
 
-    def accept(self, kind: OperationKind, *, snapshot_name: str = "", body: str = "") -> Response:
-        """Leave the work to a worker, and answer where to look for its outcome."""
+    def accept(
+        self, kind: OperationKind, *, snapshot_name: str = "", body: str = "", peer_id: int | None = None
+    ) -> Response:
+        """Leave the work to a worker, and answer where to look for its outcome; `peer_id` is the node it is for."""
         asked = NodeOperation(
             kind=kind,
             cluster=self.cluster(),
-            node=self.query(NodeQuery).get("node", ""),
+            node=(self.named_node or "") if peer_id is None else str(peer_id),
             collection_name=self.collection,
             shard_id=self.shard_id,
             snapshot_name=snapshot_name,
@@ -92,8 +117,22 @@ class _SnapshotsView(_TrackingView):
     scopes = {"GET": Scope.READ, "POST": Scope.OPERATE}
 
     def list(self) -> Response:
-        with self.snapshot_node() as node:
-            return Response([shown_snapshot(each) for each in node.snapshots(self.collection, self.shard_id)])
+        cluster = self.cluster()
+        with passed_on():
+            if self.named_node is not None:
+                chosen = node_at(ask_nodes(cluster), self.named_node)
+                with QdrantNode(chosen.endpoint) as node:
+                    found = node.snapshots(self.collection, self.shard_id)
+                return Response([shown_snapshot(each, chosen.peer_id) for each in found])
+            if len(cluster.addresses) > 1:
+                listing = list_everywhere(ask_nodes(cluster), self.collection, self.shard_id)
+                shown = [shown_snapshot(one.snapshot, one.peer_id) for one in listing.found]
+                return warned(Response(shown), listing.warnings)
+            with QdrantNode(endpoint_of(cluster)) as node:
+                found = node.snapshots(self.collection, self.shard_id)
+                own, others = unregistered_peers(node)
+        shown = [shown_snapshot(each, own) for each in found]
+        return warned(Response(shown), [f"{unregistered(peer)} Its snapshots are not listed." for peer in others])
 
     def create(self) -> Response:
         wait = self.query(WaitQuery)["wait"]
@@ -101,12 +140,22 @@ class _SnapshotsView(_TrackingView):
             check_snapshot_possible(self.collection)
         except ValueError as error:
             raise Unprocessable(str(error)) from error
-        with self.snapshot_node() as node:
+        with passed_on():
+            chosen = self.chosen_node()
             if wait:
-                made = create_snapshot(node.endpoint, self.collection, self.shard_id, Abort())
-                return Response(shown_snapshot(made))
-            node.snapshots(self.collection, self.shard_id)  # what does not exist is said at once
-        return self.accept(OperationKind.CREATE)
+                made = create_snapshot(chosen.endpoint, self.collection, self.shard_id, Abort())
+                return warned(Response(shown_snapshot(made, chosen.peer_id)), self._part_only(chosen))
+            with QdrantNode(chosen.endpoint) as node:
+                node.snapshots(self.collection, self.shard_id)  # what does not exist is said at once
+        return self.accept(OperationKind.CREATE, peer_id=chosen.peer_id)
+
+    def _part_only(self, chosen: ChosenNode) -> tuple[str, ...]:
+        """Say that a snapshot of a collection is one of a single node's part of it, where that is so."""
+        if chosen.peer_id is None or self.shard_id is not None or self.named_node is not None:
+            return ()
+        return (
+            f"This snapshot holds only the shards that peer {chosen.peer_id} has a replica of; a backup job takes all.",
+        )
 
 
 class _SnapshotView(_TrackingView):
@@ -119,19 +168,47 @@ class _SnapshotView(_TrackingView):
 
     def stream(self, request: Request) -> HttpResponseBase:
         path = f"{_path(self)}/{QdrantView.quoted(self.snapshot_name)}"
-        with passed_on():
-            return download(self.snapshot_endpoint(), path, self.snapshot_name, request)
+        with passed_on(), self._honestly():
+            return download(self._holder().endpoint, path, self.snapshot_name, request)
 
     def remove(self) -> Response:
         wait = self.query(WaitQuery)["wait"]
         name = self.snapshot_name
-        with self.snapshot_node() as node:
-            # For what is not there, the node's own refusal is the answer, whatever `wait` says.
-            if not wait and any(each.name == name for each in node.snapshots(self.collection, self.shard_id)):
-                return self.accept(OperationKind.DELETE, snapshot_name=name)
-            path = f"{_path(self)}/{QdrantView.quoted(name)}"
-            node.call("DELETE", path, params={"wait": "true"}, timeout_seconds=_DELETE_SECONDS)
+        with passed_on(), self._honestly():
+            holder = self._holder()
+            with QdrantNode(holder.endpoint) as node:
+                # For what is not there, the node's own refusal is the answer, whatever `wait` says.
+                if not wait and any(each.name == name for each in node.snapshots(self.collection, self.shard_id)):
+                    return self.accept(OperationKind.DELETE, snapshot_name=name, peer_id=holder.peer_id)
+                path = f"{_path(self)}/{QdrantView.quoted(name)}"
+                node.call("DELETE", path, params={"wait": "true"}, timeout_seconds=_DELETE_SECONDS)
         return Response(True)
+
+    @contextmanager
+    def _honestly(self) -> Iterator[None]:
+        """Where nodes exist that have no address here, "not found" is more than anybody knows."""
+        try:
+            yield
+        except SnapshotNotFound as error:
+            cluster = self.cluster()
+            if self.named_node is None and len(cluster.addresses) == 1:
+                with QdrantNode(endpoint_of(cluster)) as node:
+                    others = unregistered_peers(node)[1]
+                if others:
+                    raise SnapshotNotSeen(
+                        f"The node at {cluster.url} has no such snapshot. {unregistered(others[0])} It may have it."
+                    ) from error
+            raise
+
+    def _holder(self) -> ChosenNode:
+        """Return the node that has the snapshot; the first node when none has, for it says so. Raises: as below."""
+        cluster = self.cluster()
+        if self.named_node is None and len(cluster.addresses) > 1:
+            nodes = ask_nodes(cluster)
+            found = find_everywhere(nodes, self.collection, self.shard_id, self.snapshot_name)
+            if found is not None:
+                return ChosenNode(found.peer_id, found.endpoint)
+        return self.chosen_node()
 
 
 class _RecoverView(_TrackingView):
@@ -144,10 +221,10 @@ class _RecoverView(_TrackingView):
         data = self.body(SnapshotRecoverSerializer)
         source = resolve(data["location"])
         with passed_on():
-            endpoint = self.snapshot_endpoint()
+            chosen = self.chosen_node(Purpose.RESTORE)
         if not wait:
-            return self.accept(OperationKind.RECOVER, body=json.dumps(data))
-        recover(endpoint, self.collection, self.shard_id, source, data)
+            return self.accept(OperationKind.RECOVER, body=json.dumps(data), peer_id=chosen.peer_id)
+        recover(chosen.endpoint, self.collection, self.shard_id, source, data)
         return Response(True)
 
 
@@ -168,7 +245,7 @@ _SHARD: dict[str, Any] = {"tag": SHARD_TAG, "path": {"shardId": _SHARD_ID}}
 class SnapshotsView(_SnapshotsView):
     @operation(
         "listSnapshots",
-        "Snapshots of a collection on the node",
+        "Snapshots of a collection on all nodes; `warnings` names those that could not be asked",
         tag=TAG,
         query=[NodeQuery],
         answer=SnapshotDescriptionSerializer(many=True),
@@ -215,7 +292,7 @@ class RecoverView(_RecoverView):
 class ShardSnapshotsView(_SnapshotsView):
     @operation(
         "listShardSnapshots",
-        "Snapshots of a shard on the node",
+        "Snapshots of a shard on all nodes; `warnings` names those that could not be asked",
         query=[NodeQuery],
         answer=SnapshotDescriptionSerializer(many=True),
         **_SHARD,
@@ -265,7 +342,11 @@ def _path(view: QdrantView) -> str:
     return view.collection_path(view.collection, f"{shard}snapshots")
 
 
-def shown_snapshot(snapshot: SnapshotDescription) -> dict[str, Any]:
+def unregistered(peer: int) -> str:
+    return f"Peer {peer} of the cluster has no address here: add it to the cluster."
+
+
+def shown_snapshot(snapshot: SnapshotDescription, peer_id: int | None) -> dict[str, Any]:
     """Return a snapshot as the contract describes it."""
     created = snapshot.creation_time
     # Qdrant writes UTC without saying so.
@@ -276,4 +357,5 @@ def shown_snapshot(snapshot: SnapshotDescription) -> dict[str, Any]:
         "creation_time": created,
         "size": snapshot.size_bytes,
         "checksum": snapshot.checksum,
+        "peer_id": peer_id,
     }
