@@ -234,7 +234,7 @@ class _ShardCopier:
             f"Shard {shard_id}: {format_size(stored.size_bytes)} stored and compared with Qdrant's checksum, "
             f"{format_rate(stored.size_bytes / seconds)}.",
             shard_id=shard_id,
-            size_bytes=stored.size_bytes,
+            bytes=stored.size_bytes,
             seconds=round(seconds, 3),
             sha256=sha256,
         )

@@ -240,7 +240,7 @@ class _Restorer:
             f"Shard {part.shard_id} restored ({way}), {format_size(part.size_bytes)}, "
             f"{format_rate(part.size_bytes / seconds)}.",
             shard_id=part.shard_id,
-            size_bytes=part.size_bytes,
+            bytes=part.size_bytes,
             seconds=round(seconds, 3),
             way=way,
         )

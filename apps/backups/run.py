@@ -24,7 +24,7 @@ class Run(Protocol):
         """The time, in UTC."""
 
     def phase(self, name: str) -> None:
-        """Say what is being done now, in a word or two."""
+        """Say what is being done now, in a word or two; the step before is told with its time and its bytes."""
 
     def expect(self, bytes_total: int) -> None:
         """Say how many bytes this run will move in all."""
@@ -33,7 +33,10 @@ class Run(Protocol):
         """Count bytes moved; safe from any thread."""
 
     def tell(self, message: str, **data: Any) -> None:
-        """Add a line to the job's story."""
+        """Add a line to the job's story; safe from any thread.
+
+        Data that is a time is called `seconds`, a size `bytes`, what lies behind an error `causes` (a list).
+        """
 
     def warn(self, message: str, **data: Any) -> None:
         """Add a warning to the job's story."""

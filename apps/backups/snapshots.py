@@ -94,7 +94,9 @@ def make_snapshot(
 
 def _drop(trace: SnapshotTrace, run: Run) -> None:
     """Delete the snapshot now, without touching the run's other traces."""
-    clean_up(Traces([trace]), job_id=run.job_id, tell=lambda sentence, gone: None if gone else run.warn(sentence))
+    clean_up(
+        Traces([trace]), job_id=run.job_id, tell=lambda told, gone: (run.tell if gone else run.warn)(told, removed=gone)
+    )
     run.traces.drop(trace)
 
 

@@ -217,13 +217,14 @@ def retry_leftovers(
     now: datetime,
     is_busy: Callable[[str, str], bool],
     is_active: Callable[[uuid.UUID], bool] = lambda job_id: False,
+    tell: Callable[[uuid.UUID, str], None] = lambda job_id, sentence: None,
     limit: int = 20,
 ) -> int:
     """Try due Leftovers again; return how many are gone now.
 
     `is_busy(cluster_id, collection)` tells whether a job works on the collection: its snapshots are then left
     alone, for a new one among them could be that job's. `is_active(job_id)` tells whether a job is pending or
-    running: what the reconciler found of it is left alone then.
+    running: what the reconciler found of it is left alone then. `tell` is told what of a job is gone.
     """
     gone = 0
     # The next one of a place that does not answer would hold up the others for as long: left for the next round.
@@ -234,7 +235,7 @@ def retry_leftovers(
         if leftover is None:
             break
         try:
-            gone += try_leftover(leftover, now=now, is_busy=is_busy, is_active=is_active)
+            gone += try_leftover(leftover, now=now, is_busy=is_busy, is_active=is_active, tell=tell)
         except _AWAY:
             if leftover.storage_id is not None:
                 away["storage_id"].append(leftover.storage_id)
@@ -251,6 +252,7 @@ def try_leftover(
     now: datetime,
     is_busy: Callable[[str, str], bool],
     is_active: Callable[[uuid.UUID], bool] = lambda job_id: False,
+    tell: Callable[[uuid.UUID, str], None] = lambda job_id, sentence: None,
 ) -> bool:
     """Try once to remove what a Leftover stands for; True when it is gone, and the row with it.
 
@@ -279,7 +281,10 @@ def try_leftover(
         Orphan.objects.filter(pk=leftover.orphan_id, state=OrphanState.OPEN).update(
             state=OrphanState.CLEANED, ended_at=now
         )
+    what = describe(trace)
     Leftover.objects.filter(pk=leftover.pk).delete()
+    if leftover.job_id is not None:
+        tell(leftover.job_id, f"Removed {what}, which could not be removed before (try {leftover.tries + 1}).")
     return True
 
 

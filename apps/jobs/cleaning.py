@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Callable
 from datetime import datetime
 
 from apps.backups.models import Leftover
 from apps.backups.traces import retry_leftovers, try_leftover
 from apps.core.errors import NotFound
+from apps.jobs.events import record
 from apps.jobs.models import Job
 from apps.jobs.states import ACTIVE, JobStatus
 
 
 def clean_leftovers(*, now: datetime) -> int:
     """Try again to remove what could not be removed; return how much is gone. Talks to Qdrant and storages."""
-    return retry_leftovers(now=now, is_busy=is_busy, is_active=is_active)
+    return retry_leftovers(now=now, is_busy=is_busy, is_active=is_active, tell=_tell(now))
 
 
 def retry_leftover(*, leftover_id: uuid.UUID, now: datetime) -> bool:
@@ -25,7 +27,18 @@ def retry_leftover(*, leftover_id: uuid.UUID, now: datetime) -> bool:
     found = Leftover.objects.filter(pk=leftover_id).first()
     if found is None:
         raise NotFound("There is no left-over with this id (any more): what it stood for is gone.")
-    return try_leftover(found, now=now, is_busy=is_busy, is_active=is_active)
+    return try_leftover(found, now=now, is_busy=is_busy, is_active=is_active, tell=_tell(now))
+
+
+def _tell(now: datetime) -> Callable[[uuid.UUID, str], None]:
+    """Return what adds a line to the story of the job that made the thing, if that is still known."""
+
+    def tell(job_id: uuid.UUID, sentence: str) -> None:
+        job = Job.objects.filter(pk=job_id).first()
+        if job is not None:
+            record(job, sentence, at=now, data={"removed": True})
+
+    return tell
 
 
 def is_busy(cluster_id: str, collection: str) -> bool:

@@ -19,7 +19,7 @@ from django.utils import timezone
 from apps.backups.traces import Traces, clean_up
 from apps.core.abort import Abort
 from apps.core.errors import BackupmgrError
-from apps.core.text import format_duration
+from apps.core.text import format_duration, format_size
 from apps.jobs import drain
 from apps.jobs.events import record
 from apps.jobs.lease import LeaseLost, extend
@@ -69,6 +69,8 @@ class JobRun:
         #: Lines told by other threads, which must not use the database: the heartbeat writes them.
         self._told: SimpleQueue[tuple[str, EventLevel, dict[str, Any], datetime]] = SimpleQueue()
         self._owner = threading.get_ident()
+        #: The step under way: its name, when it began, and what had been moved by then.
+        self._step: tuple[str, float, int] | None = None
         self._samples: list[tuple[float, int]] = []
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._beat, name=f"heartbeat {job.pk}", daemon=True)
@@ -89,8 +91,22 @@ class JobRun:
 
     def phase(self, name: str) -> None:
         self.abort.check()
+        self.end_step()
         with self._lock:
             self._phase = name
+            self._step = (name, time.monotonic(), self._moved)
+
+    def end_step(self, *, broke_off: bool = False) -> None:
+        """Tell how long the present step took and how many bytes it moved; nothing between two steps."""
+        with self._lock:
+            step, self._step, moved = self._step, None, self._moved
+        if step is None:
+            return
+        name, began, before = step
+        seconds, size = time.monotonic() - began, moved - before
+        how = f"broke off after {format_duration(seconds)}" if broke_off else f"took {format_duration(seconds)}"
+        told = f"{name[:1].upper()}{name[1:]} {how}{f', {format_size(size)} moved' if size else ''}."
+        self.tell(told, step=name, seconds=round(seconds, 3), bytes=size)
 
     def expect(self, bytes_total: int) -> None:
         with self._lock:
@@ -151,7 +167,15 @@ class JobRun:
 
     def clean_up(self) -> None:
         """Remove everything that `traces` names; what resists is tried again by the tick."""
-        clean_up(self.traces, job_id=self.job_id, tell=lambda text, gone: self.tell(text) if gone else self.warn(text))
+        began = time.monotonic()
+
+        def tell(text: str, gone: bool) -> None:
+            nonlocal began
+            now = time.monotonic()
+            (self.tell if gone else self.warn)(text, seconds=round(now - began, 3), removed=gone)
+            began = now
+
+        clean_up(self.traces, job_id=self.job_id, tell=tell)
 
     # --- heartbeat -----------------------------------------------------------------------------------------
     def _beat(self) -> None:

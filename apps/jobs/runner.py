@@ -73,6 +73,7 @@ def run_claimed(job: Job) -> None:
                 fan_out(run)
             else:
                 finished = _work(run)
+                run.end_step()
                 _persist(lambda: _finish(run, finished))
         except LeaseLost:
             # Whoever has it now knows our traces from the row and cleans up after us.
@@ -187,6 +188,8 @@ def _finish(run: JobRun, finished: FinishedBackup | None) -> None:
 def _fail(run: JobRun, error: BaseException) -> None:
     """Clean up, then say how it ended: in this order, so that an ended job has nothing left lying about."""
     job = run.job
+    with suppress(DatabaseError):  # a line of the story is not worth the rest
+        run.end_step(broke_off=True)
     _persist(run.clean_up)
     end = end_of(job, error, timezone.now())
     try:
