@@ -416,6 +416,7 @@ def doors(cluster: Cluster, storage: StorageConfig, backup: Backup) -> dict[str,
     restored = make_job(cluster, storage, "c", type="restore", status="failed", backup=backup)
     return {
         reverse("admin:jobs_job_backup"): "operator",
+        reverse("admin:jobs_job_backup_all"): "operator",
         restore(backup): "operator",
         reverse("admin:jobs_job_cancel", args=[running.pk]): "operator",
         reverse("admin:jobs_job_retry", args=[failed.pk]): "operator",

@@ -19,7 +19,7 @@ from apps.core.text import format_size, plural
 from apps.jobs.admin.cells import name_of
 from apps.jobs.models import Job
 from apps.jobs.services import cancel_job, delete_backup, retry_job
-from apps.jobs.states import RESTORE_TYPES, JobStatus
+from apps.jobs.states import RESTORE_TYPES, RETRYABLE, JobStatus
 
 if TYPE_CHECKING:
     from apps.jobs.admin import JobAdmin
@@ -59,6 +59,8 @@ def cancel_view(page: JobAdmin, request: HttpRequest, job_id: uuid.UUID) -> Http
             f"What it has restored into {job.target_collection} so far is not usable: a collection it created is "
             f"removed again, one that it was overwriting has to be restored anew."
         )
+    elif job.is_batch:
+        sentences.append("Collections that have their backup already keep it; the others are cancelled.")
     else:
         sentences.append("What it has stored so far is removed again. Earlier backups are not touched.")
     return page.confirm(
@@ -84,6 +86,9 @@ def retry_view(page: JobAdmin, request: HttpRequest, job_id: uuid.UUID) -> HttpR
             messages.info(request, f"{name} is queued again.")
         return HttpResponseRedirect(here)
     sentences = [f"This starts the {name[0].lower()}{name[1:]} from the beginning, as attempt {job.attempt + 1}."]
+    missing = job.children.filter(status__in=RETRYABLE).count() if job.is_batch else 0
+    if missing:
+        sentences = [f"This tries again the {plural(missing, 'collection')} without a backup; the others are done."]
     if not job.can_retry:
         sentences = [f"Only a failed or cancelled job can be retried; this one is {job.status}."]
     elif job.error or job.wait_reason:
