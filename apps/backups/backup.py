@@ -6,43 +6,28 @@ Design: a crash at any point before the manifest leaves garbage that `traces` kn
 from __future__ import annotations
 
 import hashlib
-import logging
-import threading
 import uuid
 from dataclasses import dataclass
-from time import monotonic
 
 from django.db import IntegrityError, transaction
 
 from apps.backups.compare import config_differences, schema_differences
-from apps.backups.manifest import Manifest, ManifestInvalid, PartFacts, ShardFacts, parse_manifest
+from apps.backups.copying import copy_shards
+from apps.backups.fleet import Fleet, open_fleet
+from apps.backups.manifest import Manifest, ManifestInvalid, parse_manifest
 from apps.backups.models import Backup, Part
-from apps.backups.plan import BackupPlan, PlanBlocked, PlanBlockedForNow, ShardSource, plan_backup
+from apps.backups.plan import BackupPlan, PlanBlocked, PlanBlockedForNow, plan_backup
 from apps.backups.run import Run
-from apps.backups.snapshots import ShardSnapshot, make_snapshot
 from apps.backups.traces import FolderTrace
-from apps.backups.transfer import pump
-from apps.clusters.models import Cluster
-from apps.clusters.qdrant import CollectionInfo, Endpoint, QdrantNode, SnapshotChanged, SnapshotDownload
-from apps.core.errors import BackupmgrError, Unavailable
-from apps.core.text import format_rate, format_size, plural
+from apps.clusters.models import Cluster, Purpose
+from apps.clusters.qdrant import CollectionInfo, QdrantTimeout, QdrantUnreachable
+from apps.core.errors import Unavailable
+from apps.core.text import plural
 from apps.storage.errors import ObjectExists, ObjectMissing
-from apps.storage.keys import MANIFEST_MAX_BYTES, backup_folder, manifest_key, part_key, snapshot_name
+from apps.storage.keys import MANIFEST_MAX_BYTES, backup_folder, manifest_key, snapshot_name
 from apps.storage.models import StorageConfig
 from apps.storage.services import open_store
-from apps.storage.stores import Sink, Store, StoredObject
-
-#: A snapshot that vanished or arrived other than announced is made and fetched anew this often.
-SHARD_TRIES = 2
-GIVE_UP_SECONDS = 2.0
-
-logger = logging.getLogger(__name__)
-
-
-class ChecksumMismatch(Unavailable):
-    """What arrived is not what Qdrant says it made, twice in a row: network, memory or disk need a look."""
-
-    transient = False
+from apps.storage.stores import Store
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +54,6 @@ def make_backup(order: BackupOrder, run: Run) -> FinishedBackup:
 
     Raises: BackupmgrError with a sentence for the operator; the reason of `run.abort`.
     """
-    endpoint = order.cluster.endpoint
     store = open_store(order.storage)
     name = snapshot_name(run.started_at, run.job_id, run.attempt)
     folder = backup_folder(order.cluster.name, order.collection, name)
@@ -77,18 +61,21 @@ def make_backup(order: BackupOrder, run: Run) -> FinishedBackup:
     # A storage that is away or refuses is found out before Qdrant is put to work.
     if store.stat(manifest_key(folder)) is not None:
         raise ObjectExists(f"The storage {order.storage.name!r} already holds {folder}.")
-    with QdrantNode(endpoint) as node:
-        info = node.info()
-        collection = node.collection(order.collection)
+    with open_fleet(order.cluster, Purpose.BACKUP) as fleet:
+        info, node = fleet.info, fleet.first
         aliases = node.aliases()
         if order.collection in aliases:
             raise PlanBlocked(
                 f"{order.collection!r} is an alias of {aliases[order.collection]!r}: back up that collection."
             )
-        placement = node.placement(order.collection)
-        plan = plan_backup(collection=order.collection, info=collection, placement=placement, shard_id=order.shard_id)
+        # The placement first: a collection with a shard out of reach does not describe itself.
+        _plan(order, fleet, None)
+        collection = node.collection(order.collection)
+        plan = _plan(order, fleet, collection)
         for warning in plan.warnings:
             run.warn(warning)
+        for peer in fleet.unreachable:
+            run.warn(f"The node of peer {peer} cannot be reached; its shards are taken from other replicas.")
         run.tell(
             f"Backing up {plural(len(plan.shards), 'shard')} of {order.collection!r} from Qdrant {info.version} "
             f"to {order.storage.name!r}."
@@ -96,9 +83,9 @@ def make_backup(order: BackupOrder, run: Run) -> FinishedBackup:
         trace = FolderTrace(storage_id=str(order.storage.pk), path=folder)
         run.traces.add(trace)
         run.save_traces()
-        copies = _copy_shards(plan, node, endpoint, str(order.cluster.pk), store, folder, run)
+        copies = copy_shards(plan, fleet, str(order.cluster.pk), store, folder, run)
         run.phase("finishing")
-        _check_unchanged(node, plan, order, collection)
+        _check_unchanged(fleet, plan, order, collection)
     manifest = Manifest(
         name=name,
         job_id=str(run.job_id),
@@ -120,163 +107,48 @@ def make_backup(order: BackupOrder, run: Run) -> FinishedBackup:
     return _commit(manifest, store, folder, trace, run)
 
 
-def _copy_shards(
-    plan: BackupPlan, node: QdrantNode, endpoint: Endpoint, cluster_id: str, store: Store, folder: str, run: Run
-) -> list[tuple[ShardFacts, PartFacts]]:
-    """Copy one shard after another: a node makes one snapshot at a time, and holds one at a time on its disk."""
-    copies: list[tuple[ShardFacts, PartFacts]] = []
-    copier = _ShardCopier(node, endpoint, cluster_id, plan.collection, store, folder, run)
-    for index, source in enumerate(plan.shards):
-        copier.total_before = sum(part.size_bytes for _, part in copies)
-        copier.shards_left = len(plan.shards) - index
-        copies.append(copier.copy(source))
-    return copies
+def _plan(order: BackupOrder, fleet: Fleet, collection: CollectionInfo | None, *, again: bool = False) -> BackupPlan:
+    first, *others = fleet.placements(order.collection, lenient=again) or fleet.placements(order.collection)
+    return plan_backup(
+        collection=order.collection,
+        info=collection,
+        placement=first,
+        others=others,
+        shard_id=order.shard_id,
+        addresses=fleet.addresses,
+    )
 
 
-class _ShardCopier:
-    """Copies shards of one collection from one node into one folder."""
-
-    def __init__(
-        self,
-        node: QdrantNode,
-        endpoint: Endpoint,
-        cluster_id: str,
-        collection: str,
-        store: Store,
-        folder: str,
-        run: Run,
-    ) -> None:
-        self._node = node
-        self._endpoint = endpoint
-        self._cluster_id = cluster_id
-        self._collection = collection
-        self._store = store
-        self._folder = folder
-        self._run = run
-        self.total_before = 0
-        self.shards_left = 1
-
-    def copy(self, source: ShardSource) -> tuple[ShardFacts, PartFacts]:
-        for tries_left in range(SHARD_TRIES - 1, -1, -1):
-            try:
-                return self._copy_once(source)
-            except (SnapshotChanged, ChecksumMismatch) as error:
-                if not tries_left:
-                    raise
-                self._run.warn(f"Shard {source.shard_id}: {error} Making and fetching it once more.")
-        raise AssertionError("unreachable")
-
-    def _copy_once(self, source: ShardSource) -> tuple[ShardFacts, PartFacts]:
-        run, shard_id = self._run, source.shard_id
-        run.phase(f"snapshot of shard {shard_id}")
-        points_before = self._node.count(self._collection, shard_id)
-        with make_snapshot(self._node, self._cluster_id, self._collection, shard_id, run) as snapshot:
-            points_after = self._node.count(self._collection, shard_id)
-            run.phase(f"copying shard {shard_id}")
-            # The shards to come are taken to be as large as this one, until their own size is known.
-            run.expect(self.total_before + snapshot.size_bytes * self.shards_left)
-            stored, sha256 = self._fetch(snapshot, shard_id)
-        facts = ShardFacts(
-            shard_id=shard_id,
-            shard_key=source.shard_key,
-            points_min=min(points_before, points_after),
-            points_max=max(points_before, points_after),
-        )
-        if facts.points_min != facts.points_max:
-            run.warn(
-                f"Shard {shard_id} was written to during its snapshot: it holds between {facts.points_min:,} and "
-                f"{facts.points_max:,} points."
-            )
-        part = PartFacts(
-            shard_id=shard_id,
-            file=stored.key.rpartition("/")[2],
-            size_bytes=stored.size_bytes,
-            sha256=sha256,
-            etag=stored.etag,
-            snapshot=snapshot.name,
-        )
-        return facts, part
-
-    def _fetch(self, snapshot: ShardSnapshot, shard_id: int) -> tuple[StoredObject, str]:
-        run, started, moved = self._run, monotonic(), 0
-
-        def count(size: int) -> None:
-            nonlocal moved
-            moved += size
-            run.advance(size)
-
-        with SnapshotDownload(
-            self._endpoint, self._collection, shard_id, snapshot.name, run.abort, on_break=run.warn
-        ) as download:
-            if download.size_bytes != snapshot.size_bytes:
-                raise ChecksumMismatch(
-                    f"Qdrant says that {snapshot.name} has {snapshot.size_bytes:,} bytes and sends "
-                    f"{download.size_bytes:,}."
-                )
-            sink = self._store.sink(part_key(self._folder, shard_id), download.size_bytes, run.abort)
-            sink.on_break = run.warn
-            try:
-                sha256 = pump(download, sink, download.size_bytes, run.abort, count)
-                if snapshot.checksum is not None and sha256 != snapshot.checksum:
-                    raise ChecksumMismatch(
-                        f"The bytes of {snapshot.name} that arrived have another SHA-256 ({sha256[:12]}…) than Qdrant "
-                        f"says ({snapshot.checksum[:12]}…): they were altered on the way, or on the node's disk."
-                    )
-                stored = sink.commit()
-            except BaseException:
-                _give_up(sink)
-                run.advance(-moved)
-                raise
-        if snapshot.checksum is None:
-            run.warn(f"This Qdrant keeps no checksum of {snapshot.name}: only its length could be compared.")
-        seconds = max(monotonic() - started, 1e-3)
-        run.tell(
-            f"Shard {shard_id}: {format_size(stored.size_bytes)} stored and compared with Qdrant's checksum, "
-            f"{format_rate(stored.size_bytes / seconds)}.",
-            shard_id=shard_id,
-            bytes=stored.size_bytes,
-            seconds=round(seconds, 3),
-            sha256=sha256,
-        )
-        return stored, sha256
-
-
-def _give_up(sink: Sink) -> None:
-    """Remove what was written, waiting only a little: a storage that does not answer must not hold up a cancelled job.
-
-    What is left then goes with the folder of the unfinished backup (traces).
-    """
-
-    def abort() -> None:
-        try:
-            sink.abort()
-        except BackupmgrError as error:
-            logger.warning("An unfinished upload could not be removed yet: %s", error)
-
-    thread = threading.Thread(target=abort, name="give up upload", daemon=True)
-    thread.start()
-    thread.join(GIVE_UP_SECONDS)
-
-
-def _check_unchanged(node: QdrantNode, plan: BackupPlan, order: BackupOrder, before: CollectionInfo) -> None:
+def _check_unchanged(fleet: Fleet, plan: BackupPlan, order: BackupOrder, before: CollectionInfo) -> None:
     """Look again: a shard that moved meanwhile may have left points behind, and parts made under different
     configurations or payload indexes do not make one collection.
     """
-    after = node.collection(order.collection)
-    now = plan_backup(
-        collection=order.collection,
-        info=after,
-        placement=node.placement(order.collection),
-        shard_id=order.shard_id,
-    )
-    if now.shards != plan.shards:
+    after = _describe(fleet, order.collection)
+    now = _plan(order, fleet, after, again=True)
+    if [(one.shard_id, one.shard_key) for one in now.shards] != [(one.shard_id, one.shard_key) for one in plan.shards]:
         raise PlanBlockedForNow(f"Shards of {order.collection!r} moved while it was backed up: run the backup again.")
+    for was, found in zip(plan.shards, now.shards, strict=True):
+        # Another node may have given the shard in the end; what it was planned from must be as good as then, or gone.
+        if not {was.peer_id, *was.others} & {found.peer_id, *found.others}:
+            raise PlanBlockedForNow(
+                f"Shards of {order.collection!r} moved while it was backed up: run the backup again."
+            )
     changes = config_differences(before.config, after.config, same_version=True)
     changes += schema_differences(before.payload_schema, after.payload_schema)
     if changes:
         raise PlanBlockedForNow(
             f"{order.collection!r} changed while it was backed up ({changes[0]}): run the backup again."
         )
+
+
+def _describe(fleet: Fleet, collection: str) -> CollectionInfo:
+    """Ask for the collection's configuration; the node that was asked before may be gone."""
+    for node in fleet.nodes.values():
+        try:
+            return node.collection(collection)
+        except (QdrantUnreachable, QdrantTimeout):
+            continue
+    return fleet.first.collection(collection)
 
 
 def _commit(manifest: Manifest, store: Store, folder: str, trace: FolderTrace, run: Run) -> FinishedBackup:

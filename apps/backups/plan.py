@@ -5,12 +5,14 @@ A plan either stands or is refused with a reason (PlanBlocked); what only deserv
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from apps.backups.compare import config_differences, schema_differences
 from apps.backups.manifest import Manifest
-from apps.clusters.qdrant import ACTIVE, CollectionInfo, NodeInfo, Placement
+from apps.backups.topology import KeysImpossible, KeyStep, Topology, key_steps, merge
+from apps.clusters.qdrant import CollectionInfo, NodeInfo, Placement
 from apps.core.errors import Conflict
 
 
@@ -26,11 +28,12 @@ class PlanBlockedForNow(PlanBlocked):
 
 @dataclass(frozen=True)
 class ShardSource:
-    """The replica that a shard is backed up from."""
+    """The replica that a shard is backed up from, and the peers with others as good."""
 
     shard_id: int
     shard_key: str | int | None
     peer_id: int
+    others: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -51,44 +54,89 @@ class RestorePlan:
     drop_indexes: tuple[str, ...]
     create_indexes: tuple[str, ...]
     warnings: tuple[str, ...]
+    #: What to call for the shard keys to get the ids of the backup; empty without custom sharding.
+    key_steps: tuple[KeyStep, ...] = ()
 
 
 def plan_backup(
-    *, collection: str, info: CollectionInfo, placement: Placement, shard_id: int | None = None
+    *,
+    collection: str,
+    info: CollectionInfo | None,
+    placement: Placement,
+    others: Sequence[Placement] = (),
+    shard_id: int | None = None,
+    addresses: int = 1,
 ) -> BackupPlan:
-    """Choose one Active replica for each shard (or for the one asked for).
+    """Choose one Active replica for each shard (or for the one asked for), spread over the nodes.
 
+    `placement` and `others` are what the nodes say that can be reached; `addresses` is how many the cluster is
+    registered with. `info` None decides on the placement alone: a node does not describe a collection of which a shard
+    cannot be reached.
     Raises: PlanBlocked.
     """
-    if placement.transfers or placement.resharding:
+    topology = merge([placement, *others])
+    if topology.moving:
         raise PlanBlockedForNow(
             f"Shards of {collection!r} are being moved or resharded: back up again when the transfer has ended."
         )
-    local = {shard.shard_id: shard for shard in placement.local_shards}
-    remote = sorted({shard.shard_id for shard in placement.remote_shards} - local.keys())
-    if remote:
+    if shard_id is not None and shard_id not in topology.shard_ids:
+        raise PlanBlocked(f"{collection!r} has no shard {shard_id}; it has {_shards(topology.shard_ids)}.")
+    wanted = [shard_id] if shard_id is not None else list(topology.shard_ids)
+    reachable = {placement.peer_id, *(other.peer_id for other in others)}
+    chosen = _choose_replicas(collection, topology, wanted, reachable, addresses)
+    if not chosen:
+        raise PlanBlocked(f"{collection!r} has no shards: there is nothing to back up.")
+    warnings = [
+        f"The replica of shard {replica.shard_id} on peer {replica.peer_id} is {replica.state}: nothing is read there."
+        for replica in topology.replicas
+        if replica.shard_id in wanted and not replica.is_active
+    ]
+    if info is not None and info.status == "red":
+        warnings.append(f"Qdrant calls the collection {info.status}; its points are backed up as they are.")
+    if info is not None and isinstance(info.optimizer_status, dict):
+        warnings.append(f"Qdrant's optimizer reports: {info.optimizer_status.get('error', 'an error')}")
+    return BackupPlan(collection=collection, shards=tuple(chosen), warnings=tuple(warnings))
+
+
+def _choose_replicas(
+    collection: str, topology: Topology, wanted: list[int], reachable: set[int], addresses: int
+) -> list[ShardSource]:
+    candidates: dict[int, list[int]] = {}
+    inactive, elsewhere = [], []
+    for wanted_id in wanted:
+        active = [replica.peer_id for replica in topology.of(wanted_id) if replica.is_active]
+        candidates[wanted_id] = [peer for peer in active if peer in reachable]
+        if not active:
+            states = " and ".join(dict.fromkeys(replica.state for replica in topology.of(wanted_id)))
+            inactive.append(f"shard {wanted_id} is {states}")
+        elif not candidates[wanted_id]:
+            elsewhere.append(wanted_id)
+    if elsewhere and addresses == 1:
         raise PlanBlocked(
-            f"{_shards(remote)} of {collection!r} live on other nodes of the cluster only, and this cluster is "
+            f"{_shards(elsewhere)} of {collection!r} live on other nodes of the cluster only, and this cluster is "
             f"registered with one address: backing up a part of the collection would look like all of it."
         )
-    if shard_id is not None and shard_id not in local:
-        raise PlanBlocked(f"{collection!r} has no shard {shard_id}; it has {_shards(sorted(local))}.")
-    chosen = [local[shard_id]] if shard_id is not None else sorted(local.values(), key=lambda shard: shard.shard_id)
-    inactive = [f"shard {shard.shard_id} is {shard.state}" for shard in chosen if shard.state != ACTIVE]
+    if elsewhere:
+        # They may be back soon.
+        peers = sorted({replica.peer_id for shard in elsewhere for replica in topology.of(shard) if replica.is_active})
+        raise PlanBlockedForNow(
+            f"{_shards(elsewhere)} of {collection!r} live only on nodes that cannot be reached (peer "
+            f"{', '.join(map(str, peers))}): backing up the rest would look like all of it. Start them, or register "
+            f"their addresses."
+        )
     if inactive:
         raise PlanBlockedForNow(
             f"No Active replica to back up {collection!r} from ({', '.join(inactive)}): a replica in another state "
             f"may lack points. Wait until it has recovered, or repair it."
         )
-    if not chosen:
-        raise PlanBlocked(f"{collection!r} has no shards: there is nothing to back up.")
-    warnings = []
-    if info.status == "red":
-        warnings.append(f"Qdrant calls the collection {info.status}; its points are backed up as they are.")
-    if isinstance(info.optimizer_status, dict):
-        warnings.append(f"Qdrant's optimizer reports: {info.optimizer_status.get('error', 'an error')}")
-    sources = tuple(ShardSource(shard.shard_id, shard.shard_key, placement.peer_id) for shard in chosen)
-    return BackupPlan(collection=collection, shards=sources, warnings=tuple(warnings))
+    # Those with the least choice first, each from the node that has the least to do.
+    load = dict.fromkeys(reachable, 0)
+    chosen = []
+    for wanted_id in sorted(wanted, key=lambda one: (len(candidates[one]), one)):
+        first, *rest = sorted(candidates[wanted_id], key=lambda peer: (load[peer], peer))
+        load[first] += 1
+        chosen.append(ShardSource(wanted_id, topology.key_of(wanted_id), first, tuple(rest)))
+    return sorted(chosen, key=lambda source: source.shard_id)
 
 
 def plan_restore(
@@ -102,10 +150,13 @@ def plan_restore(
     aliased_to: str | None,
     overwrite: bool,
     shard_id: int | None = None,
+    others: Sequence[Placement] = (),
+    nodes: int = 1,
 ) -> RestorePlan:
     """Decide how the backup gets into `collection`; `shard_id` for one shard of an existing collection.
 
-    `existing_points` counts what would be replaced: all points, or those of the one shard.
+    `existing_points` counts what would be replaced: all points, or those of the one shard. `placement` and `others` are
+    what the nodes say of an existing target, `nodes` is how many the cluster has.
     Raises: PlanBlocked.
     """
     warnings = check_versions(manifest.qdrant_version, target.version)
@@ -116,6 +167,12 @@ def plan_restore(
         )
     if manifest.config["params"].get("sharding_method") == "custom" and target.peer_id is None:
         raise PlanBlocked("The backup has custom shard keys, and the target is a standalone node: it cannot have them.")
+    factor = int(manifest.config["params"].get("replication_factor") or 1)
+    if factor > nodes:
+        warnings.append(
+            f"The backup asks for {factor} replicas of each shard, and the target has {nodes} "
+            f"{'node' if nodes == 1 else 'nodes'}: Qdrant makes as many replicas as there are nodes."
+        )
     if existing is None:
         if shard_id is not None:
             raise PlanBlocked(
@@ -128,10 +185,21 @@ def plan_restore(
             drop_indexes=(),
             create_indexes=tuple(sorted(manifest.payload_schema)),
             warnings=tuple(warnings),
+            key_steps=_key_steps(manifest),
         )
+    topology = merge([one for one in (placement, *others) if one is not None])
     return _plan_into_existing(
-        manifest, collection, target, existing, placement, existing_points, overwrite, shard_id, warnings
+        manifest, collection, target, existing, topology, existing_points, overwrite, shard_id, warnings
     )
+
+
+def _key_steps(manifest: Manifest) -> tuple[KeyStep, ...]:
+    if manifest.config["params"].get("sharding_method") != "custom":
+        return ()
+    try:
+        return key_steps({shard.shard_id: shard.shard_key for shard in manifest.shards})
+    except KeysImpossible as error:
+        raise PlanBlocked(f"The shard keys of the backup cannot be made again with their ids: {error}.") from error
 
 
 def _plan_into_existing(
@@ -139,7 +207,7 @@ def _plan_into_existing(
     collection: str,
     target: NodeInfo,
     existing: CollectionInfo,
-    placement: Placement | None,
+    topology: Topology,
     existing_points: int,
     overwrite: bool,
     shard_id: int | None,
@@ -160,10 +228,33 @@ def _plan_into_existing(
             f"{what} {collection!r} exists with {existing_points:,} points: "
             f"set overwrite to replace them, or restore into another name."
         )
-    local = {shard.shard_id for shard in placement.local_shards} if placement else set()
-    missing = [wanted_id for wanted_id in wanted if wanted_id not in local]
+    missing = [wanted_id for wanted_id in wanted if wanted_id not in topology.shard_ids]
     if missing:
         raise PlanBlocked(f"The collection {collection!r} on the target has no {_shards(missing)}.")
+    if topology.moving:
+        raise PlanBlockedForNow(
+            f"Shards of {collection!r} are being moved or resharded: restore again when the transfer has ended."
+        )
+    sick = [one for one in topology.replicas if one.shard_id in wanted and not one.is_active]
+    if sick:
+        raise PlanBlockedForNow(
+            f"Not every replica of {collection!r} is Active ("
+            f"{', '.join(f'shard {one.shard_id} is {one.state} on peer {one.peer_id}' for one in sick)}): wait until "
+            f"the cluster has healed it, or repair it."
+        )
+    for wanted_id in wanted:
+        ours, theirs = manifest.shard(wanted_id).shard_key, topology.key_of(wanted_id)
+        if ours != theirs or type(ours) is not type(theirs):
+            raise PlanBlocked(
+                f"Shard {wanted_id} has the key {theirs!r} in {collection!r} and {ours!r} in the backup: its points "
+                f"would come under another key. Restore into another name."
+            )
+    surplus = [] if shard_id is not None else sorted(set(topology.shard_ids) - set(wanted))
+    if surplus:
+        raise PlanBlocked(
+            f"The collection {collection!r} has {_shards(surplus)} that the backup has not: their points would stay. "
+            f"Restore into another name, or delete the collection first."
+        )
     drop, create = _index_changes(manifest, existing) if shard_id is None else ((), ())
     return RestorePlan(
         collection=collection,
@@ -215,5 +306,5 @@ def _minor(version: str) -> tuple[int, int] | None:
         return None
 
 
-def _shards(ids: list[int]) -> str:
+def _shards(ids: Sequence[int]) -> str:
     return f"shard{'s' if len(ids) != 1 else ''} {', '.join(map(str, ids))}" if ids else "no shards"

@@ -15,20 +15,20 @@ from apps.backups.compare import (
     index_schema,
     schema_differences,
 )
+from apps.backups.fleet import Fleet, open_fleet
 from apps.backups.manifest import Manifest, PartFacts
 from apps.backups.models import Backup
-from apps.backups.plan import PlanBlocked, RestorePlan, plan_restore
+from apps.backups.plan import PlanBlocked, PlanBlockedForNow, RestorePlan, plan_restore
 from apps.backups.run import Run
+from apps.backups.topology import merge
 from apps.backups.traces import CollectionTrace, Traces, clean_up
 from apps.backups.transfer import chunks
 from apps.backups.verify import check_part, read_manifest
 from apps.clusters.models import Cluster, Purpose
 from apps.clusters.qdrant import (
-    ACTIVE,
     Endpoint,
     QdrantDenied,
     QdrantError,
-    QdrantNode,
     QdrantRejected,
     recover_snapshot,
     upload_snapshot,
@@ -73,39 +73,48 @@ def restore_backup(order: RestoreOrder, run: Run) -> None:
     store = open_store(order.backup.storage)
     run.phase("planning")
     manifest = read_manifest(order.backup, store)
-    endpoint = order.cluster.endpoint_for(Purpose.RESTORE)
-    with QdrantNode(endpoint) as node:
-        plan, same_version = _plan(order, manifest, node)
+    with open_fleet(order.cluster, Purpose.RESTORE) as fleet:
+        plan, same_version = _plan(order, manifest, fleet)
         for warning in plan.warnings:
             run.warn(warning)
         parts = [manifest.part(shard_id) for shard_id in plan.shard_ids]
         size = sum(part.size_bytes for part in parts)
-        # Every part is read twice: to compare it, and to send it.
-        run.expect(2 * size)
+        # Every part is read once to compare it, and once for each replica that it is sent to.
+        factor = int(manifest.config["params"].get("replication_factor") or 1)
+        run.expect(size * (1 + min(factor, fleet.size)))
         run.phase("verifying the backup")
         for part in parts:
             check_part(order.backup, part, store, run)
         run.tell(f"All {plural(len(parts), 'part')} ({format_size(size)}) match the SHA-256 in the manifest.")
-        _Restorer(order, manifest, plan, store, node, endpoint, run).restore(parts, same_version=same_version)
+        _Restorer(order, manifest, plan, store, fleet, run).restore(parts, same_version=same_version)
 
 
-def _plan(order: RestoreOrder, manifest: Manifest, node: QdrantNode) -> tuple[RestorePlan, bool]:
-    info = node.info()
+def _plan(order: RestoreOrder, manifest: Manifest, fleet: Fleet) -> tuple[RestorePlan, bool]:
+    info, node = fleet.info, fleet.first
+    if fleet.unreachable:
+        raise PlanBlockedForNow(
+            f"Not every node of the cluster {order.cluster.name!r} can be reached (missing: peer "
+            f"{', '.join(map(str, fleet.unreachable))}): replicas there could not be restored. Start them, or register "
+            f"their addresses."
+        )
     aliases = node.aliases()
     existing = node.find_collection(order.collection) if order.collection not in aliases else None
-    points, placement = 0, None
+    points, placements = 0, []
     if existing is not None:
-        placement = node.placement(order.collection)
+        placements = fleet.placements(order.collection)
         points = existing.points_count or 0
         # Whether one shard is empty decides, so it is counted exactly; of a whole collection the figure is only told.
-        if order.shard_id in {shard.shard_id for shard in placement.local_shards}:
-            points = node.count(order.collection, order.shard_id)
+        holders = [one for one in merge(placements).replicas if one.shard_id == order.shard_id and one.told_by_owner]
+        if holders:
+            points = fleet.node(holders[0].peer_id).count(order.collection, order.shard_id)
     plan = plan_restore(
         manifest=manifest,
         collection=order.collection,
         target=info,
         existing=existing,
-        placement=placement,
+        placement=placements[0] if placements else None,
+        others=placements[1:],
+        nodes=fleet.size,
         existing_points=points,
         aliased_to=aliases.get(order.collection),
         overwrite=order.overwrite,
@@ -136,16 +145,15 @@ class _Restorer:
         manifest: Manifest,
         plan: RestorePlan,
         store: Store,
-        node: QdrantNode,
-        endpoint: Endpoint,
+        fleet: Fleet,
         run: Run,
     ) -> None:
         self._order = order
         self._manifest = manifest
         self._plan = plan
         self._store = store
-        self._node = node
-        self._endpoint = endpoint
+        self._fleet = fleet
+        self._node = fleet.first
         self._run = run
         self._pull_refused = False
 
@@ -192,11 +200,33 @@ class _Restorer:
             patch = fan_out_patch(self._manifest)
             if patch:
                 self._node.patch_collection(collection, {"params": patch})
+            self._create_keys()
         except BaseException:
             self._take_back(created)
             raise
         run.tell(f"Created {collection!r} with the configuration of the backup.")
         return created
+
+    def _create_keys(self) -> None:
+        """Create the shard keys so that every shard has the id it had. Raises: RestoreDiffers when it has not."""
+        collection, steps = self._plan.collection, self._plan.key_steps
+        for step in steps:
+            self._run.abort.check()
+            if step.shards:
+                self._node.create_shard_key(collection, step.key, step.shards, replicas=1 if step.is_filler else None)
+            else:
+                self._node.delete_shard_key(collection, step.key)
+        if not steps:
+            return
+        found = merge(self._fleet.placements(collection)).keys
+        wanted = {shard.shard_id: shard.shard_key for shard in self._manifest.shards}
+        if found != wanted:
+            raise RestoreDiffers(
+                f"Qdrant gave the shards of the keys other ids ({found}) than they had ({wanted}): somebody else "
+                f"creates shard keys in {collection!r} at the same time."
+            )
+        names = dict.fromkeys(repr(step.key) for step in steps if not step.is_filler)
+        self._run.tell(f"Created the {plural(len(names), 'shard key')} {', '.join(names)} with the same shard ids.")
 
     def _take_back(self, trace: CollectionTrace) -> None:
         """Remove the collection that this restore created."""
@@ -218,10 +248,12 @@ class _Restorer:
                 self._node.delete_index(collection, field)
             for field in self._plan.create_indexes:
                 self._node.create_index(collection, field, index_schema(self._manifest.payload_schema[field]))
+        holders = self._holders()
         for part in parts:
-            run.abort.check()
-            run.phase(f"restoring shard {part.shard_id}")
-            self._send(part)
+            for peer_id in holders[part.shard_id]:
+                run.abort.check()
+                run.phase(f"restoring shard {part.shard_id}")
+                self._send(part, peer_id)
         run.phase("proving the result")
         self._wait_until_active()
         self._prove(parts, same_version=same_version)
@@ -229,15 +261,28 @@ class _Restorer:
             self._node.create_aliases(collection, self._manifest.aliases)
             run.tell(f"Aliases set: {', '.join(self._manifest.aliases) or 'the backup has none'}.")
 
-    def _send(self, part: PartFacts) -> None:
-        """Restore one shard: the node pulls a presigned address, or else we send the bytes."""
+    def _holders(self) -> dict[int, list[int]]:
+        """Return shard → the peers with a replica of it, once all of them are Active: Qdrant answers before that."""
+        self._wait_until_active()
+        replicas = merge(self._fleet.placements(self._plan.collection)).replicas
+        return {
+            shard_id: [one.peer_id for one in replicas if one.shard_id == shard_id] for shard_id in self._plan.shard_ids
+        }
+
+    def _send(self, part: PartFacts, peer_id: int) -> None:
+        """Restore one replica of a shard: the node pulls a presigned address, or else we send the bytes.
+
+        Every replica gets the same file. Left to Qdrant, the others would be dead until it has copied them itself.
+        """
         started = monotonic()
-        way = "pulled by the node" if self._pull(part) else "sent to the node"
+        endpoint = self._fleet.node(peer_id).endpoint
+        way = "pulled by the node" if self._pull(part, endpoint) else "sent to the node"
         if way == "sent to the node":
-            self._upload(part)
+            self._upload(part, endpoint)
         seconds = max(monotonic() - started, 1e-3)
+        where = f" on peer {peer_id}" if self._fleet.size > 1 else ""
         self._run.tell(
-            f"Shard {part.shard_id} restored ({way}), {format_size(part.size_bytes)}, "
+            f"Shard {part.shard_id} restored{where} ({way}), {format_size(part.size_bytes)}, "
             f"{format_rate(part.size_bytes / seconds)}.",
             shard_id=part.shard_id,
             bytes=part.size_bytes,
@@ -245,13 +290,13 @@ class _Restorer:
             way=way,
         )
 
-    def _pull(self, part: PartFacts) -> bool:
+    def _pull(self, part: PartFacts, endpoint: Endpoint) -> bool:
         """Let the node fetch the part by itself; False when it cannot, and nothing has been changed then."""
         url = None if self._pull_refused else self._store.presign(self._key(part), settings.BACKUPMGR_PRESIGN_SECONDS)
         if url is None:
             return False
         try:
-            recover_snapshot(self._endpoint, self._plan.collection, part.shard_id, url, part.sha256, self._run.abort)
+            recover_snapshot(endpoint, self._plan.collection, part.shard_id, url, part.sha256, self._run.abort)
         except (QdrantError, NotFound) as error:
             status = error.status if isinstance(error, QdrantError) else error.http_status
             if status is None or (isinstance(error, QdrantDenied) and status == 401):
@@ -267,10 +312,10 @@ class _Restorer:
         self._run.advance(part.size_bytes)
         return True
 
-    def _upload(self, part: PartFacts) -> None:
+    def _upload(self, part: PartFacts, endpoint: Endpoint) -> None:
         with self._store.source(self._key(part), self._run.abort) as source:
             upload_snapshot(
-                self._endpoint,
+                endpoint,
                 self._plan.collection,
                 part.shard_id,
                 chunks(source, self._run.abort, self._run.advance),
@@ -286,16 +331,17 @@ class _Restorer:
         """Qdrant answers 200 before its replicas are Active."""
         waiting: list[str] = []
         for _ in self._run.abort.until(ACTIVE_WITHIN_SECONDS):
-            placement = self._node.placement(self._plan.collection)
+            topology = merge(self._fleet.placements(self._plan.collection))
             waiting = [
-                f"shard {shard.shard_id} is {shard.state}"
-                for shard in placement.local_shards
-                if shard.shard_id in self._plan.shard_ids and shard.state != ACTIVE
+                f"shard {one.shard_id} is {one.state}" + (f" on peer {one.peer_id}" if self._fleet.size > 1 else "")
+                for one in topology.replicas
+                if one.shard_id in self._plan.shard_ids and not one.is_active
             ]
+            waiting += [f"shard {shard_id} is being copied" for shard_id in topology.moving]
             if not waiting:
                 return
             self._run.abort.sleep(POLL_SECONDS)
-        raise RestoreNotReady(
+        raise RestoreDiffers(
             f"The restored collection did not become ready within {ACTIVE_WITHIN_SECONDS:.0f} seconds: "
             f"{', '.join(waiting)}. Look at Qdrant's log."
         )
@@ -304,14 +350,21 @@ class _Restorer:
         """Compare exact counts, config and payload schema with the manifest. Raises: RestoreDiffers."""
         collection = self._plan.collection
         found = self._node.collection(collection)
-        differences = [
-            difference
+        holders = merge(self._fleet.placements(collection))
+        counts = {
+            (part.shard_id, one.peer_id): self._fleet.node(one.peer_id).count(collection, part.shard_id)
             for part in parts
-            if (
-                difference := count_difference(
-                    self._manifest.shard(part.shard_id), self._node.count(collection, part.shard_id)
-                )
-            )
+            for one in holders.of(part.shard_id)
+        }
+        differences = [
+            difference + (f" on peer {peer_id}" if self._fleet.size > 1 else "")
+            for (shard_id, peer_id), count in counts.items()
+            if (difference := count_difference(self._manifest.shard(shard_id), count))
+        ]
+        differences += [
+            f"the replicas of shard {part.shard_id} hold different numbers of points"
+            for part in parts
+            if len({count for (shard_id, _), count in counts.items() if shard_id == part.shard_id}) > 1
         ]
         differences += config_differences(self._manifest.config, found.config, same_version=same_version)
         if self._order.shard_id is None:
@@ -322,9 +375,10 @@ class _Restorer:
             raise RestoreDiffers(
                 f"The restored collection {collection!r} differs from the backup: {'; '.join(differences)}."
             )
-        points = sum(self._node.count(collection, part.shard_id) for part in parts)
+        points = sum(next(n for (shard_id, _), n in counts.items() if shard_id == part.shard_id) for part in parts)
+        replicas = f" ({plural(len(counts), 'replica')})" if len(counts) > len(parts) else ""
         self._run.tell(
-            f"Proved: {plural(points, 'point')} in {plural(len(parts), 'shard')}, configuration and "
+            f"Proved: {plural(points, 'point')} in {plural(len(parts), 'shard')}{replicas}, configuration and "
             f"{plural(len(self._manifest.payload_schema), 'payload index', 'payload indexes')} equal the manifest.",
             points=points,
         )

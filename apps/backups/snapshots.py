@@ -59,6 +59,7 @@ def make_snapshot(
         requested_at=asked_at.isoformat(),
         node_time=node_time.isoformat() if node_time else "",
         known=tuple(snapshot.name for snapshot in known),
+        node_url=node.endpoint.url,
     )
     run.traces.add(trace)
     run.save_traces()

@@ -7,6 +7,7 @@ exactly what it made and nothing else. What cannot be removed now becomes a Left
 from __future__ import annotations
 
 import logging
+import threading
 import uuid
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -117,25 +118,30 @@ class StillThere(Exception):
 
 @dataclass
 class Traces:
-    """The open traces of one run, in the order in which they were made."""
+    """The open traces of one run, in the order in which they were made. Safe to change from many threads."""
 
     items: list[Trace] = field(default_factory=list)
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
     def __bool__(self) -> bool:
         return bool(self.items)
 
     def add(self, trace: Trace) -> None:
-        self.items.append(trace)
+        with self._lock:
+            self.items.append(trace)
 
     def drop(self, trace: Trace) -> None:
-        if trace in self.items:
-            self.items.remove(trace)
+        with self._lock:
+            if trace in self.items:
+                self.items.remove(trace)
 
     def replace(self, old: Trace, new: Trace) -> None:
-        self.items[self.items.index(old)] = new
+        with self._lock:
+            self.items[self.items.index(old)] = new
 
     def to_json(self) -> dict[str, Any]:
-        return {"traces": [{"kind": str(_KINDS[type(item)]), **asdict(item)} for item in self.items]}
+        with self._lock:
+            return {"traces": [{"kind": str(_KINDS[type(item)]), **asdict(item)} for item in self.items]}
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Traces:

@@ -162,6 +162,20 @@ class QdrantNode:
             timeout_seconds=120,
         )
 
+    # --- shard keys ------------------------------------------------------------------------------------------
+    def create_shard_key(self, collection: str, key: str | int, shards: int, *, replicas: int | None = None) -> None:
+        """Create a shard key with so many shards; `replicas` None takes the collection's replication factor."""
+        body: dict[str, Any] = {"shard_key": key, "shards_number": shards}
+        if replicas is not None:
+            body["replication_factor"] = replicas
+        self.call("PUT", f"/collections/{segment(collection)}/shards", json=body, timeout_seconds=120)
+
+    def delete_shard_key(self, collection: str, key: str | int) -> None:
+        """Delete a shard key and its points."""
+        self.call(
+            "POST", f"/collections/{segment(collection)}/shards/delete", json={"shard_key": key}, timeout_seconds=120
+        )
+
     # --- aliases -------------------------------------------------------------------------------------------
     def aliases(self) -> dict[str, str]:
         """Return alias → collection."""

@@ -48,6 +48,7 @@ def preview_restore(
         plan = plan_restore(
             manifest=manifest, collection=collection, target=info, existing=existing, placement=placement,
             existing_points=points, aliased_to=aliases.get(collection), overwrite=overwrite, shard_id=shard_id,
+            nodes=max(1, len(info.cluster.get("peers") or {})),
         )  # fmt: skip
     except BackupmgrError as error:
         return Preview(blocked=str(error))

@@ -1,0 +1,85 @@
+"""The nodes of a cluster for the time of a job: one open connection each, and which peer is which."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+from apps.backups.plan import PlanBlocked
+from apps.clusters.models import Cluster, Purpose
+from apps.clusters.nodes import resolve_nodes
+from apps.clusters.qdrant import NodeInfo, Placement, QdrantError, QdrantNode
+
+
+@dataclass(frozen=True)
+class Fleet:
+    """The nodes that can be reached. A connection is used by one thread at a time."""
+
+    #: Any of them; the one that is asked what all know alike.
+    first: QdrantNode
+    info: NodeInfo
+    #: Peer id → its connection; empty for a node that is alone.
+    nodes: Mapping[int, QdrantNode]
+    #: All peers of the cluster, reachable or not; empty for a node that is alone.
+    peers: tuple[int, ...]
+    #: How many addresses the cluster is registered with.
+    addresses: int
+
+    @property
+    def size(self) -> int:
+        """How many nodes the cluster has."""
+        return max(1, len(self.peers))
+
+    @property
+    def unreachable(self) -> tuple[int, ...]:
+        """The peers without a connection."""
+        return tuple(peer for peer in self.peers if peer not in self.nodes)
+
+    def node(self, peer_id: int) -> QdrantNode:
+        """Return the connection to a peer; a node that is alone stands for whatever id it gives itself."""
+        return self.nodes[peer_id] if self.peers else self.first
+
+    def placements(self, collection: str, *, lenient: bool = False) -> list[Placement]:
+        """Ask every node where the shards are; with `lenient` one that has gone meanwhile is left out.
+
+        Raises: QdrantError; PlanBlocked when another peer answers than was there before.
+        """
+        found = []
+        for peer_id, node in self.nodes.items() if self.peers else [(None, self.first)]:
+            try:
+                placement = node.placement(collection)
+            except QdrantError:
+                if lenient:
+                    continue
+                raise
+            if peer_id is not None and placement.peer_id != peer_id:
+                raise PlanBlocked(
+                    f"{node.endpoint.url} answers as peer {placement.peer_id}, and was peer {peer_id} a moment ago: is "
+                    f"there a load balancer in between? Register the address of each node."
+                )
+            found.append(placement)
+        return found
+
+
+@contextmanager
+def open_fleet(cluster: Cluster, purpose: Purpose) -> Iterator[Fleet]:
+    """Connect to every node of the cluster that can be reached.
+
+    Raises: QdrantError when none can; ClusterMisregistered; crypto.UndecryptableSecret; outbound.AddressRefused.
+    """
+    with ExitStack() as stack:
+        if len(cluster.addresses) == 1:
+            first = stack.enter_context(QdrantNode(cluster.endpoint_for(purpose)))
+            info = first.info()
+            nodes = {} if info.peer_id is None else {int(info.peer_id): first}
+            peers = tuple(sorted(int(peer) for peer in info.cluster.get("peers") or {}))
+            yield Fleet(first, info, nodes, peers if nodes else (), 1)
+            return
+        resolved = resolve_nodes(cluster, purpose=purpose)
+        resolved.demand_one_cluster()
+        first = stack.enter_context(QdrantNode(resolved.first))
+        nodes = {
+            peer: stack.enter_context(QdrantNode(endpoint)) for peer, endpoint in sorted(resolved.endpoints.items())
+        }
+        yield Fleet(first, first.info(), nodes, tuple(sorted(resolved.peer_ids)), len(cluster.addresses))
