@@ -220,6 +220,18 @@ BACKUPMGR_RECONCILE_AGE_HOURS = env.float("BACKUPMGR_RECONCILE_AGE_HOURS", defau
 # How long a presigned address stays valid that a Qdrant node restores from.
 BACKUPMGR_PRESIGN_SECONDS = env.int("BACKUPMGR_PRESIGN_SECONDS", default=6 * 3600)
 
+# --- Verification ------------------------------------------------------------------------------------------
+# Where a part lies while Qdrant's engine has it open; needs about twice the size of the largest part.
+BACKUPMGR_SCRATCH_DIR = env.str("BACKUPMGR_SCRATCH_DIR", default=str(DATA_DIR / "scratch"))
+# Memory of its own that the engine's process may use (mapped files do not count).
+BACKUPMGR_ENGINE_MEMORY_MB = env.int("BACKUPMGR_ENGINE_MEMORY_MB", default=4096)
+# How long the engine may take for one step (unpacking a part, opening it) before it is given up.
+BACKUPMGR_ENGINE_TIMEOUT_SECONDS = env.int("BACKUPMGR_ENGINE_TIMEOUT_SECONDS", default=3600)
+if BACKUPMGR_ENGINE_MEMORY_MB < 256 or BACKUPMGR_ENGINE_TIMEOUT_SECONDS < 1:
+    raise ImproperlyConfigured(
+        "BACKUPMGR_ENGINE_MEMORY_MB must be 256 or more, BACKUPMGR_ENGINE_TIMEOUT_SECONDS 1 or more."
+    )
+
 if BACKUPMGR_RECONCILE_HOURS < 0 or BACKUPMGR_RECONCILE_AGE_HOURS < 0:
     raise ImproperlyConfigured("BACKUPMGR_RECONCILE_HOURS and BACKUPMGR_RECONCILE_AGE_HOURS must be 0 or more.")
 if BACKUPMGR_WORKERS < 1 or BACKUPMGR_LEASE_SECONDS < 3 or BACKUPMGR_TICK_SECONDS <= 0 or BACKUPMGR_CHECK_SECONDS < 0:

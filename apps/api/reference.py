@@ -87,7 +87,7 @@ def _example(path: str, method: str, operation: dict[str, Any]) -> str:
     words = ["call"]
     if method != "get":
         words += ["-X", method.upper()]
-    if "octet-stream" in str(operation["responses"]["200"]):
+    if "octet-stream" in str(operation["responses"].get("200", "")):
         words.append("-OJ")
     words.append(f'"$API{path.format(**_VALUES)}"')
     bodies = operation.get("requestBody", {}).get("content", {}).get("application/json", {}).get("examples", {})

@@ -9,7 +9,7 @@ from datetime import datetime
 from django.db import transaction
 
 from apps.backups.backup import FinishedBackup, record_backup
-from apps.backups.manifest import Manifest, ManifestInvalid, parse_manifest
+from apps.backups.manifest import Manifest, ManifestInvalid, ManifestTooNew, parse_manifest
 from apps.backups.models import Backup, BackupStatus, Leftover
 from apps.clusters.models import Cluster
 from apps.core.errors import NotFound
@@ -54,7 +54,7 @@ def rescan(storage: StorageConfig, now: datetime) -> RescanResult:
         except ManifestInvalid as error:
             result.damaged += 1
             result.problems.append(f"{key}: {error}")
-            if folder in known:
+            if folder in known and not isinstance(error, ManifestTooNew):
                 mark(known[folder], BackupStatus.DAMAGED, str(error))
         seen.add(folder)
     for path, backup in known.items():

@@ -118,3 +118,12 @@ def fan_out_patch(manifest: Manifest) -> dict[str, Any]:
     """Return the params that only PATCH can set; empty when the backup has none."""
     params = _normal(manifest.config)["params"]
     return {key: value for key, value in params.items() if key.startswith("read_fan_out")}
+
+
+def vector_sizes(config: dict[str, Any]) -> dict[str, int | None]:
+    """Return the vectors of a config by name with their sizes: None for a sparse one, "" names the only dense one."""
+    params = config["params"]
+    vectors = params.get("vectors") or {}
+    dense = {"": vectors} if isinstance(vectors.get("size"), int) else vectors
+    sizes: dict[str, int | None] = {name: int(vector["size"]) for name, vector in dense.items()}
+    return sizes | dict.fromkeys(params.get("sparse_vectors") or {})

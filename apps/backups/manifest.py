@@ -27,7 +27,11 @@ _FILE = re.compile(r"^shard-\d{1,9}\.snapshot$")
 
 
 class ManifestInvalid(BackupmgrError):
-    """What should be a manifest is none, or one of a later version."""
+    """What should be a manifest is none."""
+
+
+class ManifestTooNew(ManifestInvalid):
+    """The manifest was written by a later version of backupmgr: nothing is wrong with it."""
 
 
 @dataclass(frozen=True)
@@ -132,7 +136,7 @@ def parse_manifest(data: bytes) -> Manifest:
     if not isinstance(document.get("format"), int) or document["format"] < 1:
         raise ManifestInvalid("The manifest does not say which format it has.")
     if document["format"] > FORMAT:
-        raise ManifestInvalid(
+        raise ManifestTooNew(
             f"The manifest has format {document['format']}, this version of backupmgr reads up to {FORMAT}: "
             f"update backupmgr to restore this backup."
         )

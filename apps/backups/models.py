@@ -1,6 +1,10 @@
-"""Backup and Part: the catalogue of what exists in the storages. Leftover: what still has to be cleaned up."""
+"""Backup and Part: the catalogue of what exists in the storages. Verification: what was found when one was tested.
+Leftover: what still has to be cleaned up.
+"""
 
 from __future__ import annotations
+
+from typing import Any
 
 from django.conf import settings
 from django.db import models
@@ -57,6 +61,8 @@ class Backup(UuidModel):
     created_at = models.DateTimeField(help_text="When the manifest was written")
     #: When the SHA-256 of every stored part was last compared with the manifest.
     checked_at = models.DateTimeField(null=True, blank=True)
+    #: When every part was last opened in the engine, and counted.
+    opened_at = models.DateTimeField(null=True, blank=True)
     #: When a restore from it was last proved equal to the manifest.
     restored_at = models.DateTimeField(null=True, blank=True)
 
@@ -112,6 +118,15 @@ class Backup(UuidModel):
         """Retention let it go; it is still there until `delete_at`."""
         return self.expired_at is not None
 
+    @property
+    def proof(self) -> VerificationKind | None:
+        """The strongest verification that it has passed so far; None when it was never tested."""
+        if self.restored_at:
+            return VerificationKind.RESTORED
+        if self.opened_at:
+            return VerificationKind.OPENED
+        return VerificationKind.CHECKED if self.checked_at else None
+
 
 class Part(UuidModel):
     """One file of a backup: the snapshot of one shard, as Qdrant made it."""
@@ -129,6 +144,58 @@ class Part(UuidModel):
 
     def __str__(self) -> str:
         return f"{self.backup_id} shard {self.shard_id}"
+
+
+class VerificationKind(models.TextChoices):
+    """How far a verification went; each goes beyond the one before."""
+
+    CHECKED = "checked", "Checked (hashes only)"
+    OPENED = "opened", "Opened (hashes, and opened and counted by the engine)"
+    RESTORED = "restored", "Proven (restored and compared)"
+
+
+class VerificationResult(models.TextChoices):
+    OK = "ok", "ok"
+    FAILED = "failed", "failed"
+
+
+class Verification(UuidModel):
+    """A verdict on a backup: tested how, when, by whom, and what came of it. Written once, never changed.
+
+    A test that could not be carried out (no room, no engine, a storage that is away) is no verdict and has no row.
+    """
+
+    backup = models.ForeignKey(Backup, on_delete=models.CASCADE, related_name="verifications")
+    kind = models.CharField(max_length=10, choices=VerificationKind)
+    result = models.CharField(max_length=8, choices=VerificationResult)
+    created_at = models.DateTimeField()
+    #: Who asked for it: a user's name, or a schedule's; empty when nobody in particular did.
+    by = models.CharField(max_length=200, blank=True, default="")
+    user = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.SET_NULL, null=True, blank=True, related_name="+"
+    )
+    job_id = models.UUIDField(null=True, blank=True, db_index=True)
+    #: A sentence: what was compared with what.
+    method = models.TextField(blank=True, default="")
+    #: Why it failed; empty when it did not.
+    reason = models.TextField(blank=True, default="")
+    #: Points whose id, payload and vectors were compared one by one with what the backup holds.
+    points_compared = models.BigIntegerField(default=0)
+    #: Figures per part, the target of a restore, the differences.
+    details: models.JSONField[Any, Any] = models.JSONField(default=dict, blank=True)
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(condition=Q(kind__in=VerificationKind.values), name="verification_kind_known"),
+            models.CheckConstraint(condition=Q(result__in=VerificationResult.values), name="verification_result_known"),
+        ]
+        indexes = [
+            models.Index(fields=["backup", "-created_at", "-id"], name="verification_by_backup"),
+            models.Index(fields=["-created_at", "-id"], name="verification_newest"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.backup_id} {self.kind}: {self.result}"
 
 
 class LeftoverKind(models.TextChoices):

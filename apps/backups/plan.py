@@ -286,7 +286,7 @@ def check_versions(source: str, target: str) -> list[str]:
 
     Raises: PlanBlocked.
     """
-    before, after = _minor(source), _minor(target)
+    before, after = minor_version(source), minor_version(target)
     if before is None or after is None:
         return [f"Versions {source!r} and {target!r} cannot be compared; Qdrant promises the same or the next minor."]
     if before[0] != after[0] or not 0 <= after[1] - before[1] <= 1:
@@ -298,7 +298,8 @@ def check_versions(source: str, target: str) -> list[str]:
     return []
 
 
-def _minor(version: str) -> tuple[int, int] | None:
+def minor_version(version: str) -> tuple[int, int] | None:
+    """Return major and minor of a Qdrant version, None for a text that is none."""
     pieces = version.split("-")[0].split(".")
     try:
         return int(pieces[0]), int(pieces[1])

@@ -23,7 +23,7 @@ from apps.backups.run import Run
 from apps.backups.topology import merge
 from apps.backups.traces import CollectionTrace, Traces, clean_up
 from apps.backups.transfer import chunks
-from apps.backups.verify import check_part, read_manifest
+from apps.backups.verify import PartDamaged, check_part, found_damaged, read_manifest
 from apps.clusters.models import Cluster, Purpose
 from apps.clusters.qdrant import (
     Endpoint,
@@ -72,7 +72,7 @@ def restore_backup(order: RestoreOrder, run: Run) -> None:
     """
     store = open_store(order.backup.storage)
     run.phase("planning")
-    manifest = read_manifest(order.backup, store)
+    manifest = read_manifest(order.backup, store, run)
     with open_fleet(order.cluster, Purpose.RESTORE) as fleet:
         plan, same_version = _plan(order, manifest, fleet)
         for warning in plan.warnings:
@@ -84,7 +84,10 @@ def restore_backup(order: RestoreOrder, run: Run) -> None:
         run.expect(size * (1 + min(factor, fleet.size)))
         run.phase("verifying the backup")
         for part in parts:
-            check_part(order.backup, part, store, run)
+            try:
+                check_part(order.backup, part, store, run)
+            except PartDamaged as error:
+                raise found_damaged(order.backup, f"{error} Restore from another backup.", run) from error
         run.tell(f"All {plural(len(parts), 'part')} ({format_size(size)}) match the SHA-256 in the manifest.")
         _Restorer(order, manifest, plan, store, fleet, run).restore(parts, same_version=same_version)
 

@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any, Protocol
 
 from apps.backups.traces import Traces
+from apps.backups.verifications import Asker
 from apps.core.abort import Abort
 
 
@@ -19,6 +20,8 @@ class Run(Protocol):
     #: Tripped when the job is cancelled, the worker stops, or the lease is lost.
     abort: Abort
     traces: Traces
+    #: Who asked for it; kept with a verification.
+    asker: Asker
 
     def now(self) -> datetime:
         """The time, in UTC."""

@@ -17,6 +17,7 @@ from django.db import DatabaseError, connection
 from django.utils import timezone
 
 from apps.backups.traces import Traces, clean_up
+from apps.backups.verifications import Asker
 from apps.core.abort import Abort
 from apps.core.errors import BackupmgrError
 from apps.core.text import format_duration, format_size
@@ -59,6 +60,8 @@ class JobRun:
         self.abort = Abort()
         #: Of the attempts before, until they are cleaned up, and of this one.
         self.traces = Traces.from_json(job.checkpoint)
+        by = job.created_by.get_username() if job.created_by else ""
+        self.asker = Asker(by=by, user_id=job.created_by_id, job_id=job.pk)
         self._lock = threading.Lock()
         self._telling = threading.Lock()
         self._phase = job.phase

@@ -144,7 +144,7 @@ def claim(*, job_id: uuid.UUID, worker: str, pid: int, now: datetime) -> Job | N
     if not taken:
         return None
     return Job.objects.select_related(
-        "cluster", "storage", "backup", "backup__storage", "target_cluster", "subject_cluster"
+        "cluster", "storage", "backup", "backup__storage", "target_cluster", "subject_cluster", "created_by"
     ).get(pk=job_id)
 
 

@@ -65,6 +65,8 @@ class Job(UuidModel):
     target_collection = models.CharField(max_length=255, blank=True, default="")
     overwrite = models.BooleanField(default=False)
     restore_aliases = models.BooleanField(default=False)
+    #: What else was asked for, by the names of the API: apps/jobs/options.py reads and writes it.
+    options = models.JSONField(default=dict, blank=True)
     metadata = models.JSONField(default=dict, blank=True)
     #: A batch stands for the backups of all collections that match; each of them is a child (batches.py).
     is_batch = models.BooleanField(default=False)

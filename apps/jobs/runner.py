@@ -18,9 +18,11 @@ from django.db import DatabaseError, transaction
 from django.utils import timezone
 
 from apps.backups.backup import BackupOrder, FinishedBackup, find_finished, make_backup, record_backup
-from apps.backups.models import Backup, Leftover, LeftoverKind
+from apps.backups.models import Backup, Leftover, LeftoverKind, VerificationKind
+from apps.backups.opening import VerifyOrder, verify_backup
 from apps.backups.restore import RestoreOrder, restore_backup
 from apps.backups.traces import FolderTrace, take_over_leftovers
+from apps.backups.verifications import Proof, record_proof
 from apps.core.errors import BackupmgrError, Unavailable
 from apps.core.text import format_duration, format_size
 from apps.jobs import drain
@@ -34,7 +36,7 @@ from apps.jobs.lease import LeaseLost, claim_next, release, startable
 from apps.jobs.models import Job
 from apps.jobs.persist import persist
 from apps.jobs.services import poke
-from apps.jobs.states import BACKUP_TYPES, JobStatus
+from apps.jobs.states import BACKUP_TYPES, JobStatus, JobType
 from apps.storage.models import StorageConfig
 
 logger = logging.getLogger(__name__)
@@ -85,8 +87,8 @@ def run_claimed(job: Job) -> None:
             settle_batch(batch_id=job.parent_id, now=timezone.now())
 
 
-def _work(run: JobRun) -> FinishedBackup | None:
-    """Do what the job is for; a backup returns what it made."""
+def _work(run: JobRun) -> FinishedBackup | Proof:
+    """Do what the job is for; a backup returns what it made, the others what they have proved."""
     job = run.job
     _take_over_leftovers(run)
     if job.type in BACKUP_TYPES:
@@ -102,8 +104,11 @@ def _work(run: JobRun) -> FinishedBackup | None:
             cluster=job.cluster, collection=job.collection_name, storage=job.storage, shard_id=job.shard_id
         )
         return make_backup(order, run)
-    if job.backup is None or job.target_cluster is None:
-        raise BackupmgrError("The backup that this job restores from has been deleted.")
+    if job.backup is None:
+        raise BackupmgrError("The backup that this job reads has been deleted.")
+    if job.type == JobType.VERIFY:
+        return verify_backup(VerifyOrder(backup=job.backup, hashes_only=job.options.get("hashes_only", False)), run)
+    assert job.target_cluster is not None
     if Leftover.objects.filter(job_id=job.pk, kind=LeftoverKind.COLLECTION).exists():
         raise LeftoverInTheWay(
             f"What an earlier attempt restored into {job.target_collection!r} cannot be removed yet: is the node there?"
@@ -119,7 +124,7 @@ def _work(run: JobRun) -> FinishedBackup | None:
         ),
         run,
     )
-    return None
+    return Proof(kind=VerificationKind.RESTORED, method="Restored; counts, configuration and payload schema compared.")
 
 
 def _take_over_leftovers(run: JobRun) -> None:
@@ -146,10 +151,11 @@ def _adopt(run: JobRun) -> FinishedBackup | None:
     return None
 
 
-def _finish(run: JobRun, finished: FinishedBackup | None) -> None:
+def _finish(run: JobRun, outcome: FinishedBackup | Proof) -> None:
     job, now = run.job, run.now()
+    finished = outcome if isinstance(outcome, FinishedBackup) else None
     size = finished.manifest.size_bytes if finished else run.bytes_done
-    what = "stored" if finished else "read and sent"
+    what = "stored" if finished else "read and compared" if job.type == JobType.VERIFY else "read and sent"
     with transaction.atomic():
         changes: dict[str, object] = {
             "phase": "",
@@ -166,8 +172,8 @@ def _finish(run: JobRun, finished: FinishedBackup | None) -> None:
                 keep_until=None if job.policy else job.keep_until,
             )
             changes |= {"backup_id": backup.pk, "snapshot_name": backup.snapshot_name}
-        elif job.backup is not None:
-            Backup.objects.filter(pk=job.backup.pk).update(checked_at=now, restored_at=now)
+        elif job.backup is not None and isinstance(outcome, Proof):
+            record_proof(backup_id=job.backup.pk, proof=outcome, asker=run.asker, now=now)
         release(job_id=job.pk, token=run.token, status=JobStatus.COMPLETED, now=now, **changes)
         end_attempt(
             job_id=job.pk,

@@ -26,7 +26,16 @@ from apps.jobs.batches import check_patterns, hold_batch, is_pattern, reopen_bat
 from apps.jobs.cleaning import is_busy
 from apps.jobs.events import record
 from apps.jobs.models import Job, Rank
-from apps.jobs.states import ACTIVE, BACKUP_TYPES, RESTORE_TYPES, RETRYABLE, SHARD_TYPES, JobStatus, JobType
+from apps.jobs.states import (
+    ACTIVE,
+    BACKUP_TYPES,
+    READING_TYPES,
+    RESTORE_TYPES,
+    RETRYABLE,
+    SHARD_TYPES,
+    JobStatus,
+    JobType,
+)
 from apps.storage.models import StorageConfig
 
 #: Dotted, so that the queue holds a name and this module does not import the runner, which imports it.
@@ -81,6 +90,8 @@ class JobRequest:
     target_collection: str = ""
     overwrite: bool = False
     restore_aliases: bool = False
+    #: Verifications: compare the SHA-256 of the parts, and do not open them.
+    hashes_only: bool = False
     metadata: dict[str, Any] = field(default_factory=dict)
     #: What schedules say of the backups they ask for; a backup that somebody asks for may have a policy or a date.
     terms: Terms | None = None
@@ -117,8 +128,12 @@ def create_job(*, request: JobRequest, now: datetime, user: AbstractBaseUser | N
         raise UnableToCreateJob(f"A {job_type} job works on all shards: leave shard_id out or use shard_{job_type}.")
     if request.is_batch:
         job = _batch_job(job_type, request)
+    elif job_type in BACKUP_TYPES:
+        job = _backup_job(job_type, request)
+    elif job_type == JobType.VERIFY:
+        job = _verify_job(request)
     else:
-        job = _backup_job(job_type, request) if job_type in BACKUP_TYPES else _restore_job(job_type, request)
+        job = _restore_job(job_type, request)
     job.metadata = request.metadata
     job.created_by = user  # type: ignore[assignment]
     job.created_at = job.not_before = now
@@ -182,9 +197,9 @@ def retry_job(*, job_id: uuid.UUID, now: datetime, user: AbstractBaseUser | None
         found = Job.objects.select_related("backup").get(pk=job_id)
         if found.is_batch and found.children.exists():
             return _retry_children(found, now, user)
-        if found.type in RESTORE_TYPES and found.backup is None:
-            raise JobNotRetryable("The backup that this job restored from has been deleted.")
-        if found.type in RESTORE_TYPES and found.backup is not None:
+        if found.type in READING_TYPES and found.backup is None:
+            raise JobNotRetryable("The backup that this job reads has been deleted.")
+        if found.type in READING_TYPES and found.backup is not None:
             hold_backup(found.backup)
         waits = Q(status=JobStatus.PENDING) & ~Q(wait_reason="")
         changed = Job.objects.filter(Q(status__in=RETRYABLE) | waits, pk=job_id).update(
@@ -270,14 +285,14 @@ def delete_backup(
     Raises: NotFound; Conflict while a job restores from it, while it is held, or locked by its storage.
     """
     with transaction.atomic():
-        # Locked, so that no restore from it is created at the same moment (hold_backup).
+        # Locked, so that no job that reads it is created at the same moment (hold_backup).
         backup = Backup.objects.select_for_update().defer("manifest").filter(pk=backup_id).first()
         if backup is None:
             raise NotFound("There is no backup with this id.")
-        users = Job.objects.filter(backup=backup, type__in=RESTORE_TYPES, status__in=ACTIVE).count()
+        users = Job.objects.filter(backup=backup, type__in=READING_TYPES, status__in=ACTIVE).count()
         if users:
             raise Conflict(
-                f"{plural(users, 'restore')} from this backup is pending or running: wait for it, or cancel it."
+                f"{plural(users, 'job')} that reads this backup is pending or running: wait for it, or cancel it."
             )
         hold = Hold.objects.active(now).filter(backup=backup).select_related("created_by").first()
         if hold is not None:
@@ -307,7 +322,7 @@ def delete_backup(
 
 
 def hold_backup(backup: Backup) -> None:
-    """Lock a backup that a job is about to restore from, until the transaction ends: no deletion of it begins.
+    """Lock a backup that a job is about to read, until the transaction ends: no deletion of it begins.
 
     Raises: NotFound; Conflict when it is being deleted.
     """
@@ -315,7 +330,7 @@ def hold_backup(backup: Backup) -> None:
     if held is None:
         raise NotFound(f"The backup {backup.snapshot_name} has been deleted meanwhile.")
     if held.status == BackupStatus.DELETING:
-        raise Conflict(f"The backup {held.snapshot_name} is being deleted: restore from another one.")
+        raise Conflict(f"The backup {held.snapshot_name} is being deleted: use another one.")
 
 
 def poke(job: Job, *, now: datetime) -> None:
@@ -388,12 +403,7 @@ def _batch_job(job_type: JobType, request: JobRequest) -> Job:
 
 
 def _restore_job(job_type: JobType, request: JobRequest) -> Job:
-    backup = request.backup or _find_backup(request)
-    if backup.collection_name != request.collection_name:
-        raise UnableToCreateJob(
-            f"The backup {backup.snapshot_name} is one of {backup.collection_name!r}: give that as collection_name, "
-            f"and the name to restore into as target_collection."
-        )
+    backup = _backup_of(request)
     if backup.status != BackupStatus.COMPLETED:
         raise Conflict(f"The backup {backup.snapshot_name} is {backup.get_status_display()}: {backup.status_reason}")
     if job_type == JobType.RESTORE and backup.shard_id is not None:
@@ -420,6 +430,37 @@ def _restore_job(job_type: JobType, request: JobRequest) -> Job:
         subject_cluster=target_cluster,
         subject_collection=target_collection,
     )
+
+
+def _verify_job(request: JobRequest) -> Job:
+    if request.target_collection or request.target_cluster or request.overwrite or request.restore_aliases:
+        raise UnableToCreateJob("A verification takes no target: nothing is restored.")
+    backup = _backup_of(request)
+    cluster = backup.cluster or request.cluster or _default_cluster()
+    return Job(
+        type=JobType.VERIFY,
+        cluster=cluster,
+        collection_name=backup.collection_name,
+        storage=backup.storage,
+        backup=backup,
+        snapshot_name=backup.snapshot_name,
+        options={"hashes_only": request.hashes_only},
+        subject_cluster=cluster,
+        # It reads the storage alone: it must not hold up the backups of the collection. No collection has a / in its
+        # name.
+        subject_collection=f"backup/{backup.pk}",
+    )
+
+
+def _backup_of(request: JobRequest) -> Backup:
+    """Return the backup that the request names, by id or by name and collection."""
+    backup = request.backup or _find_backup(request)
+    if backup.collection_name != request.collection_name:
+        raise UnableToCreateJob(
+            f"The backup {backup.snapshot_name} is one of {backup.collection_name!r}: give that as collection_name, "
+            f"and the name to restore into as target_collection."
+        )
+    return backup
 
 
 def _find_backup(request: JobRequest) -> Backup:

@@ -25,10 +25,13 @@ class JobType(models.TextChoices):
     RESTORE = "restore", "restore"
     SHARD_BACKUP = "shard_backup", "shard backup"
     SHARD_RESTORE = "shard_restore", "shard restore"
+    VERIFY = "verify", "verification"
 
 
 BACKUP_TYPES = frozenset({JobType.BACKUP, JobType.SHARD_BACKUP})
 RESTORE_TYPES = frozenset({JobType.RESTORE, JobType.SHARD_RESTORE})
+#: They read a stored backup: it stays as long as one of them is pending or running.
+READING_TYPES = RESTORE_TYPES | {JobType.VERIFY}
 SHARD_TYPES = frozenset({JobType.SHARD_BACKUP, JobType.SHARD_RESTORE})
 
 ACTIVE = frozenset({JobStatus.PENDING, JobStatus.RUNNING})

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
 from rest_framework.test import APIClient
 
-from apps.backups.models import Backup
+from apps.backups.models import Backup, VerificationKind
+from apps.backups.verifications import Asker, Proof, record_failure, record_proof
 from apps.clusters.models import Cluster
 from tests.api.conftest import V1, error_of, result_of
 
@@ -67,6 +70,45 @@ def test_restore_starts_a_job(api: APIClient, make_backup: Callable[..., Backup]
     assert (job["overwrite"], job["metadata"]) == (True, {"a": 1})
     assert (plain["type"], plain["target_collection"]) == ("restore", "films")
     assert (shard["type"], shard["shard_id"]) == ("shard_restore", 1)
+
+
+def test_verify_starts_a_job_that_is_named_in_the_answer(api: APIClient, make_backup: Callable[..., Backup]) -> None:
+    backup = make_backup(status="damaged", status_reason="A part is gone.")
+
+    response = api.post(f"{V1}/backups/{backup.pk}/verify", {"metadata": {"a": 1}}, format="json")
+    quick = api.post(f"{V1}/backups/{backup.pk}/verify", {"hashes_only": True}, format="json")
+
+    assert (response.status_code, quick.status_code) == (202, 202)
+    job = result_of(api.get(response["Location"]))
+    assert job["id"] == response.json()["result"]["id"]
+    assert (job["type"], job["backup_id"], job["status"]) == ("verify", str(backup.pk), "pending")
+    assert (job["options"], job["metadata"]) == ({"hashes_only": False}, {"a": 1})
+    assert quick.json()["result"]["options"] == {"hashes_only": True}
+    assert api.post(f"{V1}/backups/{NOBODY}/verify").status_code == 404
+
+
+def test_verifications_are_listed_and_the_strongest_is_the_proof(
+    api: APIClient, make_backup: Callable[..., Backup]
+) -> None:
+    backup, other = make_backup(), make_backup()
+    now = timezone.now()
+    hashes = Proof(kind=VerificationKind.CHECKED, method="m")
+    restored = Proof(kind=VerificationKind.RESTORED, method="m", points_compared=7)
+    asker = Asker(by="ana")
+
+    assert result_of(api.get(f"{V1}/backups/{backup.pk}"))["proof"] is None
+    record_proof(backup_id=backup.pk, proof=restored, asker=asker, now=now - timedelta(days=9))
+    record_proof(backup_id=backup.pk, proof=hashes, asker=Asker(), now=now)
+    shown = result_of(api.get(f"{V1}/backups/{backup.pk}"))
+    assert (shown["proof"], shown["checked_at"][:19]) == ("restored", now.isoformat()[:19])
+    record_failure(backup_id=backup.pk, kind=VerificationKind.CHECKED, reason="Gone.", asker=asker, now=now)
+
+    listed = result_of(api.get(f"{V1}/backups/{backup.pk}/verifications"))["items"]
+    assert [(one["kind"], one["result"], one["by"]) for one in listed[2:]] == [("restored", "ok", "ana")]
+    assert {(one["result"], one["reason"]) for one in listed[:2]} == {("ok", ""), ("failed", "Gone.")}
+    assert listed[2]["points_compared"] == 7
+    assert result_of(api.get(f"{V1}/backups/{backup.pk}"))["status"] == "damaged"
+    assert result_of(api.get(f"{V1}/backups/{other.pk}/verifications"))["total"] == 0
 
 
 def test_damaged_backup_is_not_restored(api: APIClient, make_backup: Callable[..., Backup]) -> None:

@@ -42,6 +42,7 @@ def bodies(storage: StorageConfig, down: Cluster, folder: Path, make_backup: Any
         "testCluster": ("POST", f"{V1}/clusters/test", {"url": "http://127.0.0.1:9"}),
         "createToken": ("POST", f"{V1}/tokens", {"name": "n", "scope": "read"}),
         "restoreBackup": ("POST", f"{V1}/backups/{backup.pk}/restore", {}),
+        "verifyBackup": ("POST", f"{V1}/backups/{backup.pk}/verify", {}),
         "recoverSnapshot": ("POST", snapshots, {"location": "http://x/y"}),
         "recoverShardSnapshot": ("POST", snapshots.replace("/c/", "/c/shards/0/"), {"location": "http://x/y"}),
     }

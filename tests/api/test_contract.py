@@ -52,7 +52,7 @@ def check(wanted: Any, ours: Any, schema: dict[str, Any], where: str, *, request
     if not request:
         assert not (ours.get("nullable") and wanted.get("type") and not wanted.get("nullable")), f"{where}: null"
     if "enum" in wanted:
-        assert set(ours.get("enum", [])) == set(wanted["enum"]), where
+        assert set(ours.get("enum", [])) >= set(wanted["enum"]), where
     for name, below in wanted.get("properties", {}).items():
         assert name in ours.get("properties", {}), f"{where}.{name} is missing"
         check(below, ours["properties"][name], schema, f"{where}.{name}", request=request)

@@ -29,7 +29,7 @@ from apps.api.v1.leftovers import LeftoverSerializer
 from apps.api.v1.lookup import BackupNotFound, find_cluster, find_storage
 from apps.api.v1.paging import PageQuery, PageSerializer, read_page
 from apps.api.views import ApiView
-from apps.backups.models import Backup, BackupStatus, Part
+from apps.backups.models import Backup, BackupStatus, Part, VerificationKind
 from apps.core.permissions import Scope
 from apps.jobs import services
 from apps.jobs.services import JobRequest
@@ -40,6 +40,10 @@ TAG = "backups"
 
 def _status(**options: Any) -> EnumField:
     return EnumField("BackupStatus", list(BackupStatus.values), **options)
+
+
+def proof_kind(**options: Any) -> EnumField:
+    return EnumField("VerificationKind", list(VerificationKind.values), **options)
 
 
 class BackupSerializer(serializers.Serializer[Any]):
@@ -64,7 +68,9 @@ class BackupSerializer(serializers.Serializer[Any]):
     job_id = serializers.CharField(allow_null=True)
     started_at = TimeField()
     created_at = TimeField()
+    proof = proof_kind(allow_null=True, help_text="The strongest verification so far; null when it was never tested")
     checked_at = TimeField(allow_null=True, help_text="When every stored part was last compared with the manifest")
+    opened_at = TimeField(allow_null=True, help_text="When every part was last opened in the engine, and counted")
     restored_at = TimeField(allow_null=True, help_text="When a restore was last proved equal to the manifest")
 
 
@@ -140,7 +146,9 @@ class BackupsView(ApiView):
         return Response(BackupPageSerializer(read_page(rows, query)).data)
 
 
-class _OneBackup(ApiView):
+class OneBackup(ApiView):
+    """An operation on the backup that the path names."""
+
     def backup(self) -> Backup:
         """Return the backup of the path. Raises: BackupNotFound, NotFound."""
         parts = Prefetch("parts", Part.objects.order_by("shard_id"))
@@ -151,7 +159,7 @@ class _OneBackup(ApiView):
         return backup
 
 
-class BackupView(_OneBackup):
+class BackupView(OneBackup):
     scopes = {"GET": Scope.READ, "DELETE": Scope.ADMINISTER}
 
     @operation("getBackup", "A backup with its parts and its manifest", tag=TAG, answer=BackupDetailSerializer)
@@ -177,7 +185,7 @@ class BackupView(_OneBackup):
         return Response(LeftoverSerializer(left).data, status=202, headers={"Location": where})
 
 
-class BackupRestoreView(_OneBackup):
+class BackupRestoreView(OneBackup):
     scopes = {"POST": Scope.RESTORE}
 
     @operation(

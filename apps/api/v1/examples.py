@@ -34,6 +34,7 @@ _JOB_DONE: dict[str, Any] = {
     "collections": [],
     "exclude_collections": [],
     "children": None,
+    "options": {},
     "progress": 100,
     "phase": "",
     "bytes_done": 27472896,
@@ -69,6 +70,38 @@ _RESTORE_NEW = _JOB_NEW | {
     "target_cluster": "main",
     "target_collection": "films-restored",
     "metadata": {},
+}
+_VERIFY_NEW = _JOB_NEW | {
+    "type": "verify",
+    "snapshot_name": _SNAPSHOT,
+    "backup_id": _BACKUP,
+    "options": {"hashes_only": False},
+    "metadata": {},
+}
+_VERIFICATION = {
+    "id": "c1d2e3f4-5a6b-4c7d-8e9f-0a1b2c3d4e55",
+    "kind": "opened",
+    "result": "ok",
+    "created_at": "2026-08-01T03:00:04Z",
+    "by": "ops",
+    "job_id": _JOB,
+    "method": "The SHA-256 of 1 part (26.2 MiB) compared with the manifest; each opened in Qdrant's engine "
+    "(qdrant-edge 0.9.0), 20,000 points counted, 100 points read.",
+    "reason": "",
+    "points_compared": 0,
+    "details": {
+        "engine": "0.9.0",
+        "parts": [
+            {
+                "shard_id": 0,
+                "size_bytes": 27472896,
+                "points": 20000,
+                "segments": 4,
+                "points_read": 100,
+                "seconds": 0.731,
+            }
+        ],
+    },
 }
 _STORAGE_SHOWN: dict[str, Any] = {
     "id": _STORAGE,
@@ -189,7 +222,9 @@ _BACKUP_SHOWN: dict[str, Any] = {
     "job_id": _JOB,
     "started_at": _AT,
     "created_at": "2026-08-01T02:00:09Z",
+    "proof": None,
     "checked_at": None,
+    "opened_at": None,
     "restored_at": None,
 }
 _PART = {
@@ -330,6 +365,7 @@ BODIES: dict[str, dict[str, Any]] = {
     },
     "createToken": {"For a script": {"name": "nightly-backup", "scope": "operate", "expires_days": 365}},
     "restoreBackup": {"Beside the original": {"target_collection": "films-restored"}},
+    "verifyBackup": {"Open every part": {}, "Hashes only": {"hashes_only": True}},
     "recoverSnapshot": {
         "From another node": {
             "location": "http://qdrant-1:6333/collections/films/snapshots/films.snapshot",
@@ -465,14 +501,6 @@ ANSWERS: dict[str, Any] = {
     "listJobEvents": [
         {"id": 41, "at": _AT, "attempt": 0, "level": "info", "message": "Created by ops.", "data": {}},
         {"id": 42, "at": _AT, "attempt": 1, "level": "info", "message": "Attempt 1 started.", "data": {}},
-        {
-            "id": 43,
-            "at": _AT,
-            "attempt": 1,
-            "level": "info",
-            "message": "Copying shard 0 took 1.2 s, 13.1 MiB moved.",
-            "data": {"step": "copying shard 0", "seconds": 1.204, "bytes": 13736448},
-        },
     ],
     "listBackups": _page(_BACKUP_SHOWN),
     "getBackup": _BACKUP_SHOWN | {"parts": [_PART], "manifest": {"format": 1}},
@@ -490,6 +518,7 @@ ANSWERS: dict[str, Any] = {
     "listLeftovers": _page(_LEFTOVER),
     "getLeftover": _LEFTOVER,
     "retryLeftover": True,
+    "listBackupVerifications": _page(_VERIFICATION),
     "listOperations": _page(_OPERATION),
     "getOperation": _OPERATION,
     "listTokens": _page(_TOKEN_SHOWN),
@@ -499,4 +528,4 @@ ANSWERS: dict[str, Any] = {
 #: `result` of 202, unless the operation has one of its own in ACCEPTED.
 ACCEPTED_OPERATION = {"operation_id": _OPERATION["id"]}
 #: operationId → `result` of 202.
-ACCEPTED: dict[str, Any] = {"deleteBackup": _LEFTOVER}
+ACCEPTED: dict[str, Any] = {"deleteBackup": _LEFTOVER, "verifyBackup": _VERIFY_NEW}

@@ -75,6 +75,7 @@ class JobSerializer(serializers.Serializer[Any]):
     )
     exclude_collections = serializers.ListField(child=serializers.CharField())
     children = serializers.SerializerMethodField(help_text="Of a backup of many collections; else null")
+    options = ObjectField(help_text="What else was asked for, by the names of the operation that created it")
     progress = serializers.IntegerField(min_value=0, max_value=100)
     phase = serializers.CharField(allow_blank=True)
     bytes_done = serializers.IntegerField(help_text="bytes")
@@ -158,6 +159,7 @@ class JobCreateSerializer(serializers.Serializer[Any]):
         max_length=MAX_PATTERNS,
         help_text="Backups of many collections: names and patterns of those to leave out",
     )
+    hashes_only = FlagField(required=False, default=False, help_text="Verifications: do not open the parts")
 
 
 class JobEventQuery(serializers.Serializer[Any]):
@@ -177,10 +179,7 @@ class JobEventSerializer(serializers.Serializer[Any]):
     attempt = serializers.IntegerField()
     level = serializers.CharField(help_text="info, warning or error")
     message = serializers.CharField()
-    #: A field named like a property of serializers.
-    data = ObjectField(  # type: ignore[assignment]
-        help_text="Figures: seconds, bytes; causes (what lies behind an error, nearest first), category, step, …"
-    )
+    data = ObjectField()  # type: ignore[assignment]  # a field named like a property of serializers
 
 
 class JobAttemptSerializer(serializers.Serializer[Any]):
@@ -257,6 +256,7 @@ class JobsView(ApiView):
             target_collection=data.get("target_collection", ""),
             overwrite=data["overwrite"],
             restore_aliases=data["restore_aliases"],
+            hashes_only=data["hashes_only"],
             metadata=data.get("metadata", {}),
             collections=tuple(data.get("collections", ())),
             exclude_collections=tuple(data.get("exclude_collections", ())),

@@ -34,7 +34,6 @@ from apps.api.v1.policies import (
     RetentionRunsView,
     RetentionUndoView,
 )
-from apps.api.v1.protection import ProtectionView
 from apps.api.v1.runs import RunsView, RunView
 from apps.api.v1.schedules import (
     ScheduleForecastView,
@@ -56,6 +55,7 @@ from apps.api.v1.snapshots import (
 )
 from apps.api.v1.storage import StorageConfigsView, StorageConfigView, StorageTestView
 from apps.api.v1.tokens import TokensView, TokenView
+from apps.api.v1.verifications import BackupVerificationsView, BackupVerifyView
 from apps.api.views import UnknownPath
 
 _COLLECTION = "collections/<str:name>"
@@ -90,6 +90,8 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("backups", BackupsView.as_view()),
     path("backups/<str:id>", BackupView.as_view()),
     path("backups/<str:id>/restore", BackupRestoreView.as_view()),
+    path("backups/<str:id>/verify", BackupVerifyView.as_view()),
+    path("backups/<str:id>/verifications", BackupVerificationsView.as_view()),
     path("leftovers", LeftoversView.as_view()),
     path("leftovers/<str:id>", LeftoverView.as_view()),
     path("leftovers/<str:id>/retry", LeftoverRetryView.as_view()),
@@ -111,7 +113,6 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("retention/<str:id>/undo", RetentionUndoView.as_view()),
     path("holds", HoldsView.as_view()),
     path("holds/<str:id>", HoldView.as_view()),
-    path("protection", ProtectionView.as_view()),
     path("operations", OperationsView.as_view()),
     path("operations/<str:id>", OperationView.as_view()),
     path("orphans", OrphansView.as_view()),

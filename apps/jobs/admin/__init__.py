@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any
 
 from django.contrib import admin
-from django.db.models import Case, Value, When
 from django.http import HttpRequest, HttpResponse
 from django.utils import timezone
 from django.utils.html import format_html
@@ -14,47 +13,30 @@ from django.utils.safestring import SafeString
 from unfold.paginator import InfinitePaginator
 
 from apps.backups.models import Backup
-from apps.core.admin_cells import RUN_STATES, state_cell, time_cell
+from apps.core.admin_cells import RUN_STATES, time_cell
 from apps.core.admin_kit import FactAdmin, may
 from apps.core.permissions import Scope
 from apps.core.text import format_duration
-from apps.jobs.admin import backup_all_page, backup_page, restore_page
+from apps.jobs.admin import backup_page, restore_page, verify_page
 from apps.jobs.admin import left_behind as left_behind  # registers its pages
 from apps.jobs.admin.cells import (
     duration_cell,
-    figures,
     job_state,
     name_of,
     poll_address,
     progress_cell,
     result_cell,
     route_of,
-    state_words,
     wait_words,
 )
 from apps.jobs.admin.changes import cancel_view, delete_backup_view, may_retry, retry_view
 from apps.jobs.admin.live import SHOWN_EVENTS, job_answer, job_poll_address, rows_answer, signed_out
 from apps.jobs.health import worker_state
 from apps.jobs.models import Job
-from apps.jobs.states import RESTORE_TYPES, JobStatus, JobType
+from apps.jobs.states import READING_TYPES, RESTORE_TYPES, JobStatus, JobType
 
 #: A job's page shows its last so many attempts.
 SHOWN_ATTEMPTS = 20
-
-
-#: So many parts of a batch stand on its page.
-SHOWN_CHILDREN = 200
-#: What needs somebody first, then what moves, then what is done.
-_ORDER = [JobStatus.FAILED, JobStatus.CANCELLED, JobStatus.RUNNING, JobStatus.PENDING, JobStatus.COMPLETED]
-
-
-def shown_children(job: Job) -> list[dict[str, Any]]:
-    """The parts of a batch for its page, those without a backup first."""
-    if not job.is_batch:
-        return []
-    rank = Case(*(When(status=status, then=Value(place)) for place, status in enumerate(_ORDER)), default=Value(9))
-    rows = job.children.order_by(rank, "collection_name").defer("metadata", "checkpoint")[:SHOWN_CHILDREN]
-    return [{"job": row, "state": state_cell(*state_words(row)), "figures": figures(row)} for row in rows]
 
 
 class StateFilter(admin.SimpleListFilter):
@@ -110,8 +92,8 @@ class JobAdmin(FactAdmin):
 
         return [
             ("backup/", "jobs_job_backup", bound(backup_page.view)),
-            ("backup-all/", "jobs_job_backup_all", bound(backup_all_page.view)),
             ("restore/", "jobs_job_restore", bound(restore_page.view)),
+            ("verify/<uuid:backup_id>/", "jobs_job_verify", bound(verify_page.view)),
             ("delete-backup/<uuid:backup_id>/", "jobs_job_delete_backup", bound(delete_backup_view)),
             ("<uuid:job_id>/cancel/", "jobs_job_cancel", bound(cancel_view)),
             ("<uuid:job_id>/retry/", "jobs_job_retry", bound(retry_view)),
@@ -193,13 +175,13 @@ class JobAdmin(FactAdmin):
         return job_answer(request, job, self._facts(request, job))
 
     def object_queryset(self, request: HttpRequest) -> Any:
-        return Job.objects.select_related("cluster", "storage", "target_cluster", "backup", "created_by", "parent")
+        return Job.objects.select_related("cluster", "storage", "target_cluster", "backup", "created_by")
 
     def _facts(self, request: HttpRequest, job: Job) -> dict[str, Any]:
         now = timezone.now()
-        restores = job.type in RESTORE_TYPES
+        restores, reads = job.type in RESTORE_TYPES, job.type in READING_TYPES
         # A backup job knows its backup by the job id in the manifest: a rescan finds it again.
-        made = None if restores or not job.is_ended else Backup.objects.filter(job_id=job.pk).defer("manifest").first()
+        made = None if reads or not job.is_ended else Backup.objects.filter(job_id=job.pk).defer("manifest").first()
         waits = ""
         if job.status == JobStatus.PENDING:
             workers = worker_state(now)
@@ -207,15 +189,14 @@ class JobAdmin(FactAdmin):
         return {
             "job": job,
             "restores": restores,
-            "backup": job.backup if restores else job.backup or made,
+            "verifies": job.type == JobType.VERIFY,
+            "backup": job.backup if reads else job.backup or made,
             "attempts": [
                 {"row": attempt, "took": format_duration(attempt.duration_seconds(now))}
                 for attempt in job.attempts.order_by("-number")[:SHOWN_ATTEMPTS]
             ],
             "took": format_duration(job.duration_seconds(now)),
             "waits": waits,
-            "part_of": name_of(job.parent) if job.parent else "",
-            "children": shown_children(job),
             "may_cancel": job.can_cancel and may(request, Scope.OPERATE),
             "may_retry": job.can_retry and may_retry(request, job),
         }
