@@ -1,4 +1,4 @@
-"""Which node is at which address: asks every address of a cluster who it is (registry.py judges the answers)."""
+"""Which node is at which address: asks every address of a cluster who it is, and has judge.py make a report of it."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
+from apps.clusters.judge import judge
 from apps.clusters.models import Cluster, Purpose
 from apps.clusters.qdrant import Endpoint, NodeInfo, QdrantDenied, QdrantFault, QdrantNode, QdrantTlsRefused
-from apps.clusters.registry import AddressAnswers, ClusterReport, Failure, NodeFacts, Problem, ProblemKind, judge
+from apps.clusters.registry import AddressAnswers, ClusterReport, Failure, NodeFacts, Problem, ProblemKind
 from apps.core.errors import BackupmgrError, Unavailable
 from apps.core.outbound import AddressRefused
 

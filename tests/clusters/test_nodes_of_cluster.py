@@ -165,7 +165,7 @@ def test_addresses_that_peers_have_are_adopted_once_they_answer(
     wrong = "http://127.0.0.1:9"
     guesses = {sandbox_cluster.peer_id(1): sandbox_cluster.urls[1], sandbox_cluster.peer_id(2): wrong}
     # The nodes of the sandbox say nothing of their REST ports in their addresses between peers.
-    monkeypatch.setattr("apps.clusters.registry.suggest_addresses", lambda *_: guesses)
+    monkeypatch.setattr("apps.clusters.judge.suggest_addresses", lambda *_: guesses)
 
     added, refused = adopt_suggestions(cluster=cluster)
 
@@ -179,7 +179,7 @@ def test_address_that_answers_as_another_peer_is_not_adopted(
     sandbox_cluster: SandboxCluster, register: Register, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     swapped = {sandbox_cluster.peer_id(1): sandbox_cluster.urls[2]}
-    monkeypatch.setattr("apps.clusters.registry.suggest_addresses", lambda *_: swapped)
+    monkeypatch.setattr("apps.clusters.judge.suggest_addresses", lambda *_: swapped)
 
     added, refused = adopt_suggestions(cluster=register(sandbox_cluster.urls[0]))
 
@@ -192,7 +192,7 @@ def test_admin_adds_the_suggested_addresses(
 ) -> None:
     cluster = register(*sandbox_cluster.urls[:2])
     guess = {sandbox_cluster.peer_id(2): sandbox_cluster.urls[2]}
-    monkeypatch.setattr("apps.clusters.registry.suggest_addresses", lambda *_: guess)
+    monkeypatch.setattr("apps.clusters.judge.suggest_addresses", lambda *_: guess)
     address = reverse("admin:clusters_cluster_nodes", args=[cluster.pk])
 
     before = admin_client.get(address).content.decode()

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from apps.clusters.registry import AddressAnswers, ClusterReport, Failure, NodeFacts, ProblemKind, judge
+from apps.clusters.judge import judge
+from apps.clusters.registry import AddressAnswers, ClusterReport, Failure, NodeFacts, ProblemKind
 
 A, B, C = 6786473934346356, 5530569175947208, 7095971641261517
 PEERS = {A: "http://10.0.0.1:6335/", B: "http://10.0.0.2:6335/", C: "http://10.0.0.3:6335/"}
