@@ -217,6 +217,10 @@ BACKUPMGR_SNAPSHOT_TIMEOUT_SECONDS = env.int("BACKUPMGR_SNAPSHOT_TIMEOUT_SECONDS
 BACKUPMGR_RECONCILE_HOURS = env.float("BACKUPMGR_RECONCILE_HOURS", default=6.0)
 # What is younger is left alone; what is provably ours and older is removed.
 BACKUPMGR_RECONCILE_AGE_HOURS = env.float("BACKUPMGR_RECONCILE_AGE_HOURS", default=24.0)
+# A node that did not answer the request for a snapshot, and makes none: so long the job looks for it all the same.
+BACKUPMGR_LOST_ANSWER_SECONDS = env.int("BACKUPMGR_LOST_ANSWER_SECONDS", default=30)
+# What could not be removed is tried again after so long; each further pause is twice as long, an hour at most.
+BACKUPMGR_LEFTOVER_SECONDS = env.int("BACKUPMGR_LEFTOVER_SECONDS", default=20)
 # How long a presigned address stays valid that a Qdrant node restores from.
 BACKUPMGR_PRESIGN_SECONDS = env.int("BACKUPMGR_PRESIGN_SECONDS", default=6 * 3600)
 

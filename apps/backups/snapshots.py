@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from time import monotonic
 
+from django.conf import settings
+
 from apps.backups.evidence import cross_out, note_made, note_request
 from apps.backups.run import Run
 from apps.backups.stamps import find_new_snapshot, is_fresh
@@ -14,8 +16,7 @@ from apps.backups.traces import SnapshotTrace, Traces, clean_up
 from apps.clusters.qdrant import QdrantError, QdrantNode, QdrantUnreachable, create_snapshot
 from apps.core.errors import Conflict, NotFound
 
-#: How long we look for a snapshot whose request was not answered while the node makes none, and how often.
-LOOK_FOR_SECONDS = 30.0
+#: How often we look for a snapshot whose request was not answered.
 LOOK_EVERY_SECONDS = 1.0
 
 
@@ -121,7 +122,7 @@ def _look_for(node: QdrantNode, trace: SnapshotTrace, run: Run, error: QdrantErr
     """Find what became of a request whose answer was lost: the node works on. Never asks a second time.
 
     A proxy that cuts idle connections is enough for that, and the snapshot may take hours yet: so we look for as long
-    as the node says that it makes one (metrics, Qdrant 1.16 and later), and LOOK_FOR_SECONDS beyond.
+    as the node says that it makes one (metrics, Qdrant 1.16 and later), and BACKUPMGR_LOST_ANSWER_SECONDS beyond.
     """
     quiet_since = monotonic()
     for _ in run.abort.until(node.endpoint.snapshot_timeout_seconds):
@@ -136,7 +137,7 @@ def _look_for(node: QdrantNode, trace: SnapshotTrace, run: Run, error: QdrantErr
                 quiet_since = monotonic()
         except QdrantError:
             pass  # the node may be coming back; the loop's end decides
-        if monotonic() - quiet_since > LOOK_FOR_SECONDS:
+        if monotonic() - quiet_since > settings.BACKUPMGR_LOST_ANSWER_SECONDS:
             break
         run.abort.sleep(LOOK_EVERY_SECONDS)
     raise error

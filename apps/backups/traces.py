@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
+from django.conf import settings
 from django.utils import timezone
 
 from apps.backups.deletion import BackupTrace, erase, forget
@@ -37,10 +38,8 @@ from apps.storage.stores import Unfinished
 
 #: Clean-up happens while an operator waits for a cancelled job; a node that does not answer by then gets a Leftover.
 CLEAN_UP_TIMEOUT_SECONDS = 3.0
-FIRST_RETRY_SECONDS = 20
-#: A snapshot that was asked for may still appear for so long: on a node that says it makes none, and on one that
-#: (before 1.16) does not tell.
-PATIENCE = timedelta(minutes=1)
+#: A snapshot that was asked for may still appear for so long on a node that (before 1.16) does not tell whether it
+#: makes one; on others for twice the time that the job looked for it.
 PATIENCE_UNTOLD = timedelta(hours=2)
 MAX_RETRY_SECONDS = 3600
 #: What says that a whole node or storage is away, not that one thing resists.
@@ -189,10 +188,13 @@ def clean_up(traces: Traces, *, job_id: uuid.UUID, tell: Callable[[str, bool], N
         traces.drop(trace)
 
 
-def leave_behind(
-    traces: Traces, *, job_id: uuid.UUID, reason: str, first_try_seconds: float = FIRST_RETRY_SECONDS
-) -> None:
-    """Make a Leftover of each trace, for the tick to remove."""
+def first_retry() -> timedelta:
+    """Return how long after a failed try to remove something the next one comes."""
+    return timedelta(seconds=settings.BACKUPMGR_LEFTOVER_SECONDS)
+
+
+def leave_behind(traces: Traces, *, job_id: uuid.UUID, reason: str, first_try_seconds: float | None = None) -> None:
+    """Make a Leftover of each trace, for the tick to remove; without `first_try_seconds` it has just been tried."""
     now = timezone.now()
     for trace in traces.items:
         Leftover.objects.create(
@@ -202,7 +204,7 @@ def leave_behind(
             job_id=job_id,
             subject={"kind": str(_KINDS[type(trace)]), **asdict(trace)},
             last_error=reason,
-            next_try_at=now + timedelta(seconds=first_try_seconds),
+            next_try_at=now + (first_retry() if first_try_seconds is None else timedelta(seconds=first_try_seconds)),
         )
 
 
@@ -266,7 +268,7 @@ def try_leftover(
     down, when the node or the storage cannot be used.
     """
     trace = trace_from(leftover.subject)
-    wait = timedelta(seconds=min(MAX_RETRY_SECONDS, FIRST_RETRY_SECONDS * 2 ** min(leftover.tries, 10)))
+    wait = min(timedelta(seconds=MAX_RETRY_SECONDS), first_retry() * 2 ** min(leftover.tries, 10))
     # Claimed by moving its date.
     claimed = Leftover.objects.filter(pk=leftover.pk, next_try_at=leftover.next_try_at).update(
         next_try_at=now + wait, tries=leftover.tries + 1
@@ -368,7 +370,8 @@ def _remove_snapshot(node: QdrantNode, trace: SnapshotTrace) -> bool:
     if name is None:
         age = timezone.now() - datetime.fromisoformat(trace.requested_at)
         running = node.running_snapshots(trace.collection)
-        if running or age < (PATIENCE if running == 0 else PATIENCE_UNTOLD):
+        patience = timedelta(seconds=2 * settings.BACKUPMGR_LOST_ANSWER_SECONDS)
+        if running or age < (patience if running == 0 else PATIENCE_UNTOLD):
             raise StillThere("the node may still be making it")
         return False
     return _delete_snapshot(node, trace, name)

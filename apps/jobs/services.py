@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from django.contrib.auth.models import AbstractBaseUser
@@ -17,7 +17,7 @@ from apps.audit.trail import About, record_action
 from apps.backups.deletion import mark_deleting
 from apps.backups.models import Backup, BackupStatus, Hold, Leftover
 from apps.backups.policies import RetentionPolicy
-from apps.backups.traces import FIRST_RETRY_SECONDS, Traces, leave_behind, try_leftover
+from apps.backups.traces import Traces, first_retry, leave_behind, try_leftover
 from apps.clusters.models import Cluster
 from apps.clusters.qdrant import check_collection_name, check_snapshot_possible
 from apps.core.errors import BackupmgrError, Conflict, InvalidRequest, NotFound, Unprocessable
@@ -303,7 +303,7 @@ def delete_backup(
                 f"The storage keeps the backup locked until {backup.locked_until:%Y-%m-%d %H:%M} UTC: delete it then."
             )
         # With `wait` the tick comes in only when this process has died on the way.
-        first = now + timedelta(seconds=FIRST_RETRY_SECONDS) if wait else now
+        first = now + first_retry() if wait else now
         tombstone = mark_deleting(backup, first_try_at=first, reason=reason, user=user)
         if tombstone is None:
             return Leftover.objects.get(backup=backup)

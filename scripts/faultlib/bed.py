@@ -41,9 +41,19 @@ QUICK = {
     "BACKUPMGR_STALL_SECONDS": "2",
     "BACKUPMGR_QDRANT_TIMEOUT_SECONDS": "2",
     "BACKUPMGR_SNAPSHOT_TIMEOUT_SECONDS": "8",
+    "BACKUPMGR_LOST_ANSWER_SECONDS": "3",
+    "BACKUPMGR_LEFTOVER_SECONDS": "2",
 }
 #: The times of an installation: a job that has to stop within seconds must not wait for any of them.
-PATIENT = {"BACKUPMGR_WORKERS": "1", "BACKUPMGR_TICK_SECONDS": "0.4"}
+PATIENT = {
+    name: QUICK[name]
+    for name in (
+        "BACKUPMGR_WORKERS",
+        "BACKUPMGR_TICK_SECONDS",
+        "BACKUPMGR_LEFTOVER_SECONDS",
+        "BACKUPMGR_LOST_ANSWER_SECONDS",
+    )
+}
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ CLEAN_SECONDS = 30.0
 #: How long the next job may take.
 NEXT_SECONDS = 40.0
 _SECRETS = re.compile(r"X-Amz-|Signature=|Traceback")
-_INTERNAL = "internal error"
+_INTERNAL = "An internal error stopped"
 
 
 @dataclass

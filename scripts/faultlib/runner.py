@@ -23,10 +23,10 @@ class Runner:
     """A bed with a worker, and with a backup in every storage for the restores."""
 
     def __init__(self, bed: Bed) -> None:
-        self._bed = bed
+        self.bed = bed
         self._settings: dict[str, str] = {}
-        self._ready(QUICK)
-        self._base = {storage: self._base_backup(storage) for storage in bed.storage_ids if storage != "tight"}
+        self.make_ready(QUICK)
+        self.base = {storage: self._base_backup(storage) for storage in bed.storage_ids if storage != "tight"}
         bed.world.call("POST", "/collections/aliases", {"actions": [{"delete_alias": {"alias_name": f"{SMALL}-live"}}]})
         self.pristine = bed.world.state()
 
@@ -37,7 +37,7 @@ class Runner:
             try:
                 verdict = self._run(cell)
             except NotReached as error:
-                self._calm()
+                self.calm()
                 if left and cell.point.before_last_write:
                     continue
                 verdict = Verdict([f"not reached: {error}"])
@@ -45,15 +45,15 @@ class Runner:
                 verdict = Verdict([f"the cell itself failed: {error}"])
             break
         if not verdict.is_green:
-            self._calm()
+            self.calm()
         verdict.seconds = time.monotonic() - started
         return verdict
 
     def _run(self, cell: Cell) -> Verdict:
-        bed, fault = self._bed, cell.fault
-        self._ready(fault.settings)
+        bed, fault = self.bed, cell.fault
+        self.make_ready(fault.settings)
         before = bed.world.state()
-        scene = Scene(bed, cell.point, self._base, fault.settings)
+        scene = Scene(bed, cell.point, self.base, fault.settings)
         try:
             fault.arm(scene)
             scene.job_id = scene.create_job()
@@ -75,17 +75,17 @@ class Runner:
             with suppress(FaultsError, OSError):
                 fault.heal(scene)
 
-    def _ready(self, settings: dict[str, str]) -> None:
+    def make_ready(self, settings: dict[str, str] = QUICK) -> None:
         """Have one worker with these settings, no fault anywhere, the clock right."""
-        for proxy in self._bed.proxies():
+        for proxy in self.bed.proxies():
             proxy.clear()
-        set_clock(self._bed, 0)
-        while len(self._bed.workers) > 1:
-            self._bed.workers.pop().stop()
-        running = [worker for worker in self._bed.workers if worker.is_running]
+        set_clock(self.bed, 0)
+        while len(self.bed.workers) > 1:
+            self.bed.workers.pop().stop()
+        running = [worker for worker in self.bed.workers if worker.is_running]
         if self._settings != settings or not running:
-            self._bed.stop_workers()
-            self._bed.start_worker(settings)
+            self.bed.stop_workers()
+            self.bed.start_worker(settings)
             self._settings = settings
         deadline = time.monotonic() + _IDLE_SECONDS
         while self._active():
@@ -93,9 +93,9 @@ class Runner:
                 raise FaultsError("a job of an earlier cell does not end")
             time.sleep(0.1)
 
-    def _calm(self) -> None:
+    def calm(self) -> None:
         """After a red cell: end what still runs and remove what is there: the next cell starts like any other."""
-        bed = self._bed
+        bed = self.bed
         for proxy in bed.proxies():
             proxy.clear()
         for folder in (bed.data, *bed.storages.values()):
@@ -115,12 +115,12 @@ class Runner:
     def _active(self) -> list[str]:
         found = []
         for status in ("pending", "running"):
-            found += [job["id"] for job in self._bed.api.call("GET", f"/jobs?status={status}&limit=100")["items"]]
+            found += [job["id"] for job in self.bed.api.call("GET", f"/jobs?status={status}&limit=100")["items"]]
         return found
 
     def _base_backup(self, storage: str) -> dict[str, Any]:
         """Make the backup that restores start from; it knows an alias."""
-        bed = self._bed
+        bed = self.bed
         action = {"create_alias": {"collection_name": SMALL, "alias_name": f"{SMALL}-live"}}
         bed.world.call("POST", "/collections/aliases", {"actions": [action]})
         job_id = bed.api.create_job(type="backup", collection_name=SMALL, storage_id=bed.storage_ids[storage])

@@ -185,7 +185,7 @@ class TestQdrant:
             return real(replace(endpoint, snapshot_timeout_seconds=1.0), *rest)
 
         monkeypatch.setattr(snapshots, "create_snapshot", impatient)
-        monkeypatch.setattr(snapshots, "LOOK_FOR_SECONDS", 10.0)
+        settings.BACKUPMGR_LOST_ANSWER_SECONDS = 10
         node.faults.add(action="delay", method="POST", path=CREATE, seconds=4, times=1)
 
         job = run("backup", "films")
