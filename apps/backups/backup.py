@@ -61,7 +61,7 @@ def make_backup(order: BackupOrder, run: Run) -> FinishedBackup:
     # A storage that is away or refuses is found out before Qdrant is put to work.
     if store.stat(manifest_key(folder)) is not None:
         raise ObjectExists(f"The storage {order.storage.name!r} already holds {folder}.")
-    with open_fleet(order.cluster, Purpose.BACKUP) as fleet:
+    with open_fleet(order.cluster, Purpose.BACKUP, run.abort) as fleet:
         info, node = fleet.info, fleet.first
         aliases = node.aliases()
         if order.collection in aliases:

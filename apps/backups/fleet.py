@@ -10,6 +10,7 @@ from apps.backups.plan import PlanBlocked
 from apps.clusters.models import Cluster, Purpose
 from apps.clusters.nodes import resolve_nodes
 from apps.clusters.qdrant import NodeInfo, Placement, QdrantError, QdrantNode
+from apps.core.abort import Abort
 
 
 @dataclass(frozen=True)
@@ -63,14 +64,14 @@ class Fleet:
 
 
 @contextmanager
-def open_fleet(cluster: Cluster, purpose: Purpose) -> Iterator[Fleet]:
-    """Connect to every node of the cluster that can be reached.
+def open_fleet(cluster: Cluster, purpose: Purpose, abort: Abort | None = None) -> Iterator[Fleet]:
+    """Connect to every node of the cluster that can be reached; every call ends when `abort` trips.
 
     Raises: QdrantError when none can; ClusterMisregistered; crypto.UndecryptableSecret; outbound.AddressRefused.
     """
     with ExitStack() as stack:
         if len(cluster.addresses) == 1:
-            first = stack.enter_context(QdrantNode(cluster.endpoint_for(purpose)))
+            first = stack.enter_context(QdrantNode(cluster.endpoint_for(purpose), abort))
             info = first.info()
             nodes = {} if info.peer_id is None else {int(info.peer_id): first}
             peers = tuple(sorted(int(peer) for peer in info.cluster.get("peers") or {}))
@@ -78,8 +79,9 @@ def open_fleet(cluster: Cluster, purpose: Purpose) -> Iterator[Fleet]:
             return
         resolved = resolve_nodes(cluster, purpose=purpose)
         resolved.demand_one_cluster()
-        first = stack.enter_context(QdrantNode(resolved.first))
+        first = stack.enter_context(QdrantNode(resolved.first, abort))
         nodes = {
-            peer: stack.enter_context(QdrantNode(endpoint)) for peer, endpoint in sorted(resolved.endpoints.items())
+            peer: stack.enter_context(QdrantNode(endpoint, abort))
+            for peer, endpoint in sorted(resolved.endpoints.items())
         }
         yield Fleet(first, first.info(), nodes, tuple(sorted(resolved.peer_ids)), len(cluster.addresses))

@@ -73,7 +73,7 @@ def restore_backup(order: RestoreOrder, run: Run) -> None:
     store = open_store(order.backup.storage)
     run.phase("planning")
     manifest = read_manifest(order.backup, store, run)
-    with open_fleet(order.cluster, Purpose.RESTORE) as fleet:
+    with open_fleet(order.cluster, Purpose.RESTORE, run.abort) as fleet:
         plan, same_version = _plan(order, manifest, fleet)
         for warning in plan.warnings:
             run.warn(warning)
@@ -174,14 +174,16 @@ class _Restorer:
             # Half a collection under a real name would be taken for the whole one.
             self._take_back(trace)
             raise
-        run.traces.drop(trace)
-        run.save_traces()
+        # The trace stays until the job's last write, which forgets it: a worker that vanished in between would leave a
+        # collection that is in the way of the next attempt.
 
     def _create(self) -> CollectionTrace:
         """Create the collection and return its trace, which is written down before the request is made."""
         run, collection = self._run, self._plan.collection
         run.phase("creating the collection")
-        trace = CollectionTrace(cluster_id=str(self._order.cluster.pk), collection=collection)
+        trace = CollectionTrace(
+            cluster_id=str(self._order.cluster.pk), collection=collection, asked_at=run.now().isoformat()
+        )
         run.traces.add(trace)
         run.save_traces()
         try:

@@ -72,7 +72,11 @@ def make_snapshot(
             run.traces.drop(trace)
             cross_out(trace)
         else:
-            _drop(trace, run)
+            # 502 and 504 are a proxy's, which does not know what the node went on to do.
+            answered = isinstance(error, QdrantError) and error.status not in (None, 502, 504)
+            told = replace(trace, answered=answered)
+            run.traces.replace(trace, told)
+            _drop(told, run)
         raise
     except BaseException:
         _drop(trace, run)
@@ -103,15 +107,17 @@ def _drop(trace: SnapshotTrace, run: Run) -> None:
 
 
 def _was_refused(error: QdrantError | NotFound) -> bool:
-    """Tell whether the node certainly makes no snapshot: it was never asked, or it answered."""
-    return not isinstance(error, QdrantError) or isinstance(error, QdrantUnreachable) or error.status is not None
+    """Tell whether the node certainly makes no snapshot: it was never asked, or it refused."""
+    if not isinstance(error, QdrantError) or isinstance(error, QdrantUnreachable):
+        return True
+    return error.status is not None and error.status < 500
 
 
 def _create(node: QdrantNode, trace: SnapshotTrace, run: Run) -> ShardSnapshot:
     try:
         made = create_snapshot(node.endpoint, trace.collection, trace.shard_id, run.abort)
     except QdrantError as error:
-        if _was_refused(error):
+        if error.status is not None or _was_refused(error):
             raise
         run.warn("Qdrant did not answer the request for a snapshot; looking whether it makes one all the same.")
         return _look_for(node, trace, run, error)

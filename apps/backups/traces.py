@@ -62,6 +62,8 @@ class SnapshotTrace:
     requested_at: str
     known: tuple[str, ...] = ()
     name: str = ""
+    #: The node said that it failed: nothing comes any more that is not there by now.
+    answered: bool = False
     #: `requested_at` by the node's own clock; empty when it did not tell.
     node_time: str = ""
     #: Address of the node that it lies on; empty for the cluster's first one.
@@ -95,6 +97,8 @@ class CollectionTrace:
     cluster_id: str
     collection: str
     created: bool = False
+    #: When it was asked for: a request whose answer got lost may still be on its way.
+    asked_at: str = ""
 
 
 Trace = SnapshotTrace | FolderTrace | UploadTrace | CollectionTrace | BackupTrace
@@ -356,6 +360,9 @@ def _remove_collection(node: QdrantNode, trace: CollectionTrace) -> bool:
             if node.count(trace.collection):
                 return False  # we had not sent a point yet: it is somebody else's
         except CollectionNotFound:
+            patience = timedelta(seconds=settings.BACKUPMGR_LOST_ANSWER_SECONDS)
+            if trace.asked_at and timezone.now() - datetime.fromisoformat(trace.asked_at) < patience:
+                raise StillThere("the node may still create it") from None
             return False
     return node.delete_collection(trace.collection)
 
@@ -370,6 +377,8 @@ def _remove_snapshot(node: QdrantNode, trace: SnapshotTrace) -> bool:
     if name is None:
         age = timezone.now() - datetime.fromisoformat(trace.requested_at)
         running = node.running_snapshots(trace.collection)
+        if trace.answered and not running:
+            return False
         patience = timedelta(seconds=2 * settings.BACKUPMGR_LOST_ANSWER_SECONDS)
         if running or age < (patience if running == 0 else PATIENCE_UNTOLD):
             raise StillThere("the node may still be making it")

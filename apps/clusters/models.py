@@ -167,7 +167,7 @@ class Cluster(TimestampedModel):
         self, timeout_seconds: float, purpose: Purpose = Purpose.BACKUP, url: str | None = None
     ) -> Endpoint:
         """As endpoint_for, for calls that somebody waits for. Raises: as `endpoint`."""
-        return replace(self.endpoint_for(purpose, url), timeout_seconds=timeout_seconds)
+        return replace(self.endpoint_for(purpose, url), timeout_seconds=timeout_seconds, is_quick=True)
 
 
 def _check_addresses(urls: Iterable[str]) -> None:

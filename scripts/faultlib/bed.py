@@ -43,6 +43,7 @@ QUICK = {
     "BACKUPMGR_SNAPSHOT_TIMEOUT_SECONDS": "8",
     "BACKUPMGR_LOST_ANSWER_SECONDS": "3",
     "BACKUPMGR_LEFTOVER_SECONDS": "2",
+    "BACKUPMGR_RETRY_DELAYS_SECONDS": "1,3",
 }
 #: The times of an installation: a job that has to stop within seconds must not wait for any of them.
 PATIENT = {

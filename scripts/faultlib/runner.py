@@ -68,7 +68,7 @@ class Runner:
             fault.heal(scene)
             for proxy in bed.proxies():
                 proxy.clear()
-            return Checker(bed, before).judge(scene, fault.expects)
+            return Checker(bed, before).judge(scene, fault.expects(cell.point))
         finally:
             with suppress(FaultsError):
                 scene.close()

@@ -42,6 +42,8 @@ class Endpoint:
     stall_seconds: float = 60.0
     #: For the calls in which a node makes or restores a snapshot, which take as long as the data is large.
     snapshot_timeout_seconds: float = 6 * 3600.0
+    #: Somebody waits: `timeout_seconds` bounds every call, those that may take longer as well.
+    is_quick: bool = False
     #: Who checks where connections lead; None for nobody.
     guard: PeerGuard | None = field(default=None, repr=False, compare=False)
 

@@ -10,16 +10,17 @@ import http.client
 import json
 import ssl
 from collections.abc import Iterable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Any
+from weakref import WeakSet
 
 import requests
 import urllib3
 from requests.adapters import HTTPAdapter
 
-from apps.clusters.qdrant.endpoint import CONNECT_TIMEOUT_SECONDS, Endpoint, segment
+from apps.clusters.qdrant.endpoint import CONNECT_TIMEOUT_SECONDS, Endpoint, break_connection, segment
 from apps.clusters.qdrant.errors import (
     CollectionNotFound,
     NotQdrant,
@@ -34,6 +35,7 @@ from apps.clusters.qdrant.errors import (
 )
 from apps.clusters.qdrant.tls import innermost, why_refused
 from apps.clusters.qdrant.types import CollectionInfo, NodeInfo, Placement, SnapshotDescription
+from apps.core.abort import Abort
 from apps.core.retry_after import parse_retry_after
 
 # Whether certificates are checked is said per cluster, and shown there; a warning per request says it to nobody.
@@ -44,18 +46,21 @@ class QdrantNode:
     """The REST calls of one node. Not shared between threads.
 
     Every call raises a QdrantError (errors.py) when the node cannot be reached, does not answer in time, answers
-    with a fault or refuses; CollectionNotFound for a collection that is not there.
+    with a fault or refuses; CollectionNotFound for a collection that is not there. With an `abort` a call ends at once
+    when that trips, and raises its reason; the node may do all the same what it was asked for.
     """
 
-    def __init__(self, endpoint: Endpoint) -> None:
+    def __init__(self, endpoint: Endpoint, abort: Abort | None = None) -> None:
         self.endpoint = endpoint
+        self._abort = abort
         self._clock_offset: timedelta | None = None
         self._session = requests.Session()
         # Nothing from the environment: a .netrc or a proxy variable must not decide where keys go.
         self._session.trust_env = False
         self._session.headers.update(endpoint.headers)
         self._session.verify = endpoint.verify_tls
-        self._session.mount("https://" if endpoint.url.startswith("https://") else "http://", _Adapter(endpoint))
+        self._adapter = _Adapter(endpoint)
+        self._session.mount("https://" if endpoint.url.startswith("https://") else "http://", self._adapter)
 
     def __enter__(self) -> QdrantNode:
         return self
@@ -220,24 +225,30 @@ class QdrantNode:
     ) -> requests.Response:
         """Make one request and return whatever came back.
 
-        Raises: QdrantUnreachable, QdrantTimeout.
+        Raises: QdrantUnreachable, QdrantTimeout; the reason of the abort.
         """
+        seconds = timeout_seconds or self.endpoint.timeout_seconds
+        if self.endpoint.is_quick:
+            seconds = min(seconds, self.endpoint.timeout_seconds)
         try:
-            response = self._session.request(
-                method,
-                self.endpoint.url + path,
-                json=json,
-                params=params,
-                timeout=(CONNECT_TIMEOUT_SECONDS, timeout_seconds or self.endpoint.timeout_seconds),
-                allow_redirects=False,
-            )
+            with nullcontext() if self._abort is None else self._abort.breaking(self._adapter.break_connections):
+                response = self._session.request(
+                    method,
+                    self.endpoint.url + path,
+                    json=json,
+                    params=params,
+                    timeout=(min(CONNECT_TIMEOUT_SECONDS, seconds), seconds),
+                    allow_redirects=False,
+                )
             self._look_at_clock(response.headers.get("Date"))
             return response
-        except requests.exceptions.ConnectTimeout as error:
-            raise unreachable(self.endpoint, error) from error
-        except requests.exceptions.Timeout as error:
-            raise timed_out(self.endpoint, timeout_seconds or self.endpoint.timeout_seconds) from error
         except requests.exceptions.RequestException as error:
+            if self._abort is not None:
+                self._abort.check()
+            if isinstance(error, requests.exceptions.Timeout) and not isinstance(
+                error, requests.exceptions.ConnectTimeout
+            ):
+                raise timed_out(self.endpoint, seconds) from error
             raise unreachable(self.endpoint, error) from error
 
     def call(
@@ -269,19 +280,39 @@ class QdrantNode:
 
 
 class _Adapter(HTTPAdapter):
-    """Uses the endpoint's own TLS settings, and its guard."""
+    """Uses the endpoint's own TLS settings, and its guard; can break what its connections wait for."""
 
     def __init__(self, endpoint: Endpoint) -> None:
         self._endpoint = endpoint
+        self._connections: WeakSet[Any] = WeakSet()
         super().__init__()
+
+    def break_connections(self) -> None:
+        """Make every blocked call return at once; safe from another thread."""
+        for connection in list(self._connections):
+            with suppress(OSError):  # closed already
+                break_connection(connection)
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         if self._endpoint.url.startswith("https://"):
             kwargs["ssl_context"] = self._endpoint.ssl_context()
         super().init_poolmanager(*args, **kwargs)
+        manager = self.poolmanager
+        pools = manager.pool_classes_by_scheme
         if self._endpoint.guard is not None:
-            manager = self.poolmanager
-            manager.pool_classes_by_scheme = self._endpoint.guard.pools(manager.pool_classes_by_scheme)
+            pools = self._endpoint.guard.pools(pools)
+        manager.pool_classes_by_scheme = {scheme: self._tracked(pool) for scheme, pool in pools.items()}
+
+    def _tracked(self, pool: Any) -> Any:
+        """Return a pool class whose connections we know: urllib3 has no list of those that are in use."""
+        known = self._connections
+
+        class TrackedConnection(pool.ConnectionCls):
+            def __init__(self, *args: Any, **kwargs: Any) -> None:
+                super().__init__(*args, **kwargs)
+                known.add(self)
+
+        return type(f"Tracked{pool.__name__}", (pool,), {"ConnectionCls": TrackedConnection})
 
 
 def snapshots_path(collection: str, shard_id: int | None) -> str:
