@@ -18,6 +18,7 @@ from demolib.screen import Screen  # noqa: E402
 from demolib.story import Options, heed_signals, tell_story  # noqa: E402
 
 _MAX_POINTS = 1_000_000
+_MAX_NODES = 5
 
 
 def main() -> int:
@@ -55,6 +56,9 @@ def read_options() -> Options:
     )
     parser.add_argument("--once", action="store_true", help="end after the comparison; exit code 0 only if all equal")
     parser.add_argument("--s3", action="store_true", help="do it with a real S3 server, too")
+    parser.add_argument(
+        "--nodes", type=_nodes, default=1, metavar="N", help="a cluster of N sandbox nodes instead of one (up to 5)"
+    )
     parser.add_argument("--points", type=_points, default=20_000, metavar="N", help="points to load (20,000)")
     parser.add_argument("--port", type=_port, metavar="P", help="of the web server (8000, or else a free one)")
     parser.add_argument(
@@ -65,6 +69,8 @@ def read_options() -> Options:
         help="folder of data and logs, made anew at each run (var/demo)",
     )
     given = parser.parse_args()
+    if given.nodes > 1 and os.environ.get("QDRANT_URL"):
+        parser.error("--nodes starts sandbox nodes of its own: unset QDRANT_URL, or leave --nodes out")
     return Options(
         folder=given.dir.absolute(),
         once=given.once,
@@ -73,11 +79,16 @@ def read_options() -> Options:
         port=given.port,
         qdrant_url=os.environ.get("QDRANT_URL", "").strip(),
         qdrant_api_key=os.environ.get("QDRANT_API_KEY", "").strip() if os.environ.get("QDRANT_URL") else "",
+        nodes=given.nodes,
     )
 
 
 def _points(text: str) -> int:
     return _number(text, 1, _MAX_POINTS)
+
+
+def _nodes(text: str) -> int:
+    return _number(text, 1, _MAX_NODES)
 
 
 def _port(text: str) -> int:

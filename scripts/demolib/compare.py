@@ -48,6 +48,24 @@ def differences(before: Picture, after: Picture) -> list[str]:
     return found
 
 
+def replica_differences(nodes: list[dict[int, tuple[str, int]]], replicas: int, points: int) -> list[str]:
+    """Compare the replicas of all nodes: enough of each shard, all Active, all with the same points."""
+    found, total = [], 0
+    for shard_id in sorted({shard_id for node in nodes for shard_id in node}):
+        here = [node[shard_id] for node in nodes if shard_id in node]
+        counts = sorted({count for _, count in here})
+        total += counts[0]
+        if len(here) != replicas:
+            found.append(f"shard {shard_id}: has {len(here)} replicas, not {replicas}")
+        if any(state != "Active" for state, _ in here):
+            found.append(f"shard {shard_id}: its replicas are {', '.join(state for state, _ in here)}")
+        if len(counts) > 1:
+            found.append(f"shard {shard_id}: its replicas hold {' and '.join(map(str, counts))} points")
+    if total != points:
+        found.append(f"the shards hold {total} points together, not {points}")
+    return found
+
+
 def point_differences(before: dict[str, str], after: dict[str, str]) -> list[str]:
     """Return a sentence for each point that is missing, new, or not the same."""
     found = [f"point {key}: missing" for key in before.keys() - after.keys()]

@@ -49,17 +49,17 @@ class Installation:
         if not self.token:
             raise DemoError("No API token was made: see logs/prepare.log in the demo's folder.")
 
-    def start_node(self) -> tuple[str, str]:
-        """Start a sandbox node; return its address and its key. Raises: DemoError."""
+    def start_nodes(self, count: int = 1) -> tuple[list[str], str]:
+        """Start a sandbox node, or a cluster of them; return the addresses and the key. Raises: DemoError."""
         key = secrets.token_urlsafe(24)
         node = self._start(
             "sandbox node",
             "node",
-            ["-m", "apps.sandbox", "--data", str(self.folder / "node")],
+            ["-m", "apps.sandbox", "--data", str(self.folder / "node"), "--nodes", str(count)],
             extra={"SANDBOX_API_KEY": key},
         )
         try:
-            return str(json.loads(node.first_line())["url"]), key
+            return [str(url) for url in json.loads(node.first_line())["urls"]], key
         except (ValueError, KeyError) as error:
             raise DemoError(f"The sandbox node did not say where it listens (log {node.log}).") from error
 

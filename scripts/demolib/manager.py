@@ -27,8 +27,9 @@ class Manager:
         self._session.trust_env = False
         self._session.headers["api-key"] = token
 
-    def add_cluster(self, *, name: str, url: str, api_key: str) -> None:
-        self._post("/clusters", {"name": name, "url": url, "api_key": api_key})
+    def add_cluster(self, *, name: str, urls: list[str], api_key: str) -> None:
+        """Register a cluster; of many nodes each has its address."""
+        self._post("/clusters", {"name": name, "urls": urls, "api_key": api_key})
 
     def add_storage(self, config: dict[str, Any]) -> tuple[str, str]:
         """Test a storage, then create it; return its id and what the test said."""

@@ -83,6 +83,19 @@ class Node:
             aliases=tuple(sorted(alias["alias_name"] for alias in aliases)),
         )
 
+    def replicas(self, name: str) -> dict[int, tuple[str, int]]:
+        """Return shard → state and exact count of each replica on this node."""
+        local = self._request("GET", f"{_path(name)}/cluster")["result"]["local_shards"]
+        return {
+            shard["shard_id"]: (
+                shard["state"],
+                self._request("POST", f"{_path(name)}/shards/{shard['shard_id']}/points/count", {"exact": True})[
+                    "result"
+                ]["count"],
+            )
+            for shard in local
+        }
+
     def exists(self, name: str) -> bool:
         return bool(self._request("GET", f"{_path(name)}/exists")["result"]["exists"])
 

@@ -23,6 +23,9 @@ CONFIG: dict[str, Any] = {
     "on_disk_payload": True,
 }
 
+#: Of a cluster: more shards, and two replicas of each.
+CLUSTER_CONFIG: dict[str, Any] = {**CONFIG, "shard_number": 3, "replication_factor": 2}
+
 INDEXES: dict[str, Any] = {
     "category": "keyword",
     "stock": "integer",

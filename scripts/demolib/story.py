@@ -16,7 +16,7 @@ from apps.core.text import format_duration, plural
 
 from . import sample
 from .bucket import Bucket
-from .compare import Picture
+from .compare import Picture, replica_differences
 from .errors import DemoError, Interrupted
 from .folder import fresh_folder
 from .installation import Installation
@@ -43,6 +43,7 @@ class Options:
     port: int | None
     qdrant_url: str
     qdrant_api_key: str
+    nodes: int = 1
 
 
 def tell_story(options: Options, screen: Screen) -> int:
@@ -95,6 +96,8 @@ class _Story:
         self._collections = collections
         self._started = time.monotonic()
         self._key = options.qdrant_api_key
+        self._nodes: list[Node] = []
+        self._config = sample.CLUSTER_CONFIG if options.nodes > 1 else sample.CONFIG
         # On a node that is not ours no name may meet another one.
         self._suffix = f"-{secrets.token_hex(4)}" if options.qdrant_url else ""
 
@@ -109,7 +112,7 @@ class _Story:
             installation.start(options.port)
         screen.done(f"Web server at {installation.url} and a worker are ready", seconds())
         manager = Manager(installation.url, installation.token, installation.check)
-        manager.add_cluster(name=_CLUSTER, url=node.url, api_key=self._key)
+        manager.add_cluster(name=_CLUSTER, urls=[one.url for one in self._nodes], api_key=self._key)
 
         screen.title("A collection with something of everything")
         name = self._name("catalogue")
@@ -132,16 +135,18 @@ class _Story:
         return outcomes
 
     def _node(self) -> Node:
-        """Return the node of QDRANT_URL, or else a sandbox node that is started for it."""
-        url, kind = self._options.qdrant_url, "the Qdrant node of QDRANT_URL"
+        """Return the node of QDRANT_URL, or else the first of the sandbox nodes that are started for it."""
+        urls, kind = [self._options.qdrant_url], "the Qdrant node of QDRANT_URL"
+        count = self._options.nodes
         with _timed() as seconds:
-            if not url:
-                url, self._key = self._installation.start_node()
-                kind = "a sandbox node (Qdrant's own engine)"
-            node = Node(url, self._key)
-            version = node.version()
-        self._screen.done(f"Qdrant {version}, {kind}, at {node.url}", seconds())
-        return node
+            if not self._options.qdrant_url:
+                urls, self._key = self._installation.start_nodes(count)
+                kind = "a sandbox node" if count == 1 else f"a cluster of {count} sandbox nodes"
+                kind += " (Qdrant's own engine)"
+            self._nodes = [Node(url, self._key) for url in urls]
+            [version] = {node.version() for node in self._nodes}
+        self._screen.done(f"Qdrant {version}, {kind}, at {' and '.join(node.url for node in self._nodes)}", seconds())
+        return self._nodes[0]
 
     def _name(self, word: str) -> str:
         return f"demo-{word}{self._suffix}" if self._suffix else word
@@ -151,14 +156,15 @@ class _Story:
             # Before it is made, so that it goes even when making it is interrupted half-way; and after the worker.
             self._own(node, name)
         with _timed() as seconds:
-            node.create(name, sample.CONFIG, sample.INDEXES, alias)
+            node.create(name, self._config, sample.INDEXES, alias)
             with self._screen.counting(f"Loading {name}", count) as moved:
                 node.load(name, sample.points(count), moved)
             node.settle(name)
         aliased = f", alias {alias!r}" if alias else ""
         self._screen.done(
             f"Loaded {plural(count, 'point')} into {name!r}: vectors text (64, cosine) and image (32, dot), sparse "
-            f"words, {len(sample.INDEXES)} payload indexes, 2 shards{aliased}",
+            f"words, {len(sample.INDEXES)} payload indexes, {self._config['shard_number']} shards"
+            f"{', 2 replicas of each' if self._options.nodes > 1 else ''}{aliased}",
             seconds(),
         )
 
@@ -198,8 +204,9 @@ class _Story:
 
     def _play(self, name: str, place: Place, before: Picture, node: Node, manager: Manager) -> Outcome:
         if not self._options.qdrant_url:
-            node.clear_log()
-        return play_round(
+            for one in self._nodes:
+                one.clear_log()
+        outcome = play_round(
             collection=name,
             place=place,
             cluster=_CLUSTER,
@@ -208,6 +215,23 @@ class _Story:
             manager=manager,
             screen=self._screen,
         )
+        if len(self._nodes) > 1:
+            self._check_replicas(name, len(before.points), outcome)
+        return outcome
+
+    def _check_replicas(self, name: str, points: int, outcome: Outcome) -> None:
+        """Look at every replica of every node: a cluster that is half restored can look whole from one node."""
+        found = replica_differences(
+            [node.replicas(name) for node in self._nodes], self._config["replication_factor"], points
+        )
+        if found:
+            self._screen.bad(f"The replicas are not what they should be: {plural(len(found), 'difference')}")
+        else:
+            self._screen.done(
+                f"Counted every replica on every node: {self._config['shard_number']} shards, "
+                f"{self._config['replication_factor']} Active replicas of each, {plural(points, 'point')}"
+            )
+        outcome.problems += found
 
     def _check_pulled(self, node: Node, name: str, outcome: Outcome) -> None:
         """From S3 the node has to fetch the parts itself, by presigned address: its log and the job's story tell."""
@@ -218,10 +242,12 @@ class _Story:
             else:
                 self._screen.line("The node could not reach this S3 server on loopback, so the worker sent the parts.")
             return
-        calls = [entry["path"] for entry in node.log() if entry["status"] == 200 and "/snapshots/" in entry["path"]]
+        log = [entry for one in self._nodes for entry in one.log()]
+        calls = [entry["path"] for entry in log if entry["status"] == 200 and "/snapshots/" in entry["path"]]
         recovered = sum(path.endswith("/snapshots/recover") for path in calls)
         uploaded = sum(path.endswith("/snapshots/upload") for path in calls)
-        if pulled and recovered == sample.CONFIG["shard_number"] and not uploaded:
+        parts = self._config["shard_number"] * self._config.get("replication_factor", 1)
+        if pulled and recovered == parts and not uploaded:
             self._screen.done(f"The node fetched {plural(recovered, 'part')} itself, by presigned address (its log)")
         else:
             outcome.problems.append(

@@ -98,6 +98,20 @@ def test_once_compares_everything_and_ends_with_zero_and_no_process(tmp_path: Pa
     assert "\x1b" not in output, "colours and bars are for terminals"
 
 
+def test_a_cluster_of_three_nodes_comes_back_in_every_replica(tmp_path: Path, runs: list[Run]) -> None:
+    run = Run(tmp_path / "demo", "--once", "--points", "300", "--nodes", "3")
+    runs.append(run)
+
+    output = run.finish()
+
+    assert run.process.returncode == 0, output
+    assert run.alive() == {}
+    assert "a cluster of 3 sandbox nodes" in output
+    assert "Counted every replica on every node: 3 shards, 2 Active replicas of each, 300 points" in output
+    assert "EQUAL: all 300 points came back from folder as they were" in output
+    assert len(list((tmp_path / "demo" / "storages").rglob("*.snapshot"))) == 3
+
+
 def test_it_stays_up_with_a_login_until_it_is_stopped_and_tells_no_secret_but_there(
     tmp_path: Path, runs: list[Run]
 ) -> None:
@@ -148,3 +162,10 @@ def test_what_is_wrong_is_said_in_one_sentence(tmp_path: Path, runs: list[Run]) 
     assert "scripts/demo: The Qdrant node at http://127.0.0.1:1 cannot be reached" in output
     assert "Traceback" not in output
     assert run.alive() == {}
+
+
+def test_nodes_of_its_own_and_a_given_node_are_not_mixed(tmp_path: Path, runs: list[Run]) -> None:
+    run = Run(tmp_path / "demo", "--once", "--nodes", "3", QDRANT_URL="http://127.0.0.1:1")
+    runs.append(run)
+    assert "unset QDRANT_URL, or leave --nodes out" in run.finish()
+    assert run.process.returncode == 2

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from scripts.demolib import sample
-from scripts.demolib.compare import Picture, differences, index_points
+from scripts.demolib.compare import Picture, differences, index_points, replica_differences
 from scripts.demolib.errors import DemoError
 from scripts.demolib.folder import fresh_folder
 from scripts.demolib.node import Node
@@ -168,3 +168,29 @@ def test_only_a_folder_of_the_demo_is_removed(tmp_path: Path) -> None:
         pass
 
     assert (other / "precious").exists()
+
+
+REPLICAS = [{0: ("Active", 3), 1: ("Active", 4)}, {0: ("Active", 3)}, {1: ("Active", 4)}]
+
+
+def test_equal_replicas_on_every_node_have_no_difference() -> None:
+    assert replica_differences(REPLICAS, 2, 7) == []
+
+
+@pytest.mark.parametrize(
+    ("node", "change", "sentence"),
+    [
+        (1, {}, "shard 0: has 1 replicas, not 2"),
+        (1, {0: ("Partial", 3)}, "shard 0: its replicas are Active, Partial"),
+        (2, {1: ("Active", 3)}, "shard 1: its replicas hold 3 and 4 points"),
+    ],
+)
+def test_a_replica_that_is_not_like_the_others_is_found(
+    node: int, change: dict[int, tuple[str, int]], sentence: str
+) -> None:
+    changed = [change if number == node else one for number, one in enumerate(REPLICAS)]
+    assert sentence in replica_differences(changed, 2, 7)
+
+
+def test_points_that_no_shard_holds_are_found() -> None:
+    assert replica_differences(REPLICAS, 2, 8) == ["the shards hold 7 points together, not 8"]
