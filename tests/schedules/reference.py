@@ -8,6 +8,7 @@ from __future__ import annotations
 import calendar
 from datetime import UTC, datetime, timedelta
 from functools import cache
+from typing import Any
 from zoneinfo import ZoneInfo
 
 MINUTE = timedelta(minutes=1)
@@ -118,3 +119,142 @@ def interval_fires(anchor: datetime, seconds: int, start: datetime, end: datetim
             fires.append(moment.astimezone(UTC))
         moment += timedelta(seconds=seconds)
     return fires
+
+
+# --- retention ----------------------------------------------------------------------------------------------------
+def _span_before(moment: datetime, text: str, tz: ZoneInfo) -> datetime:
+    """The instant `text` (36h, 14d, 8w, 6m, 2y) before, days and more by the calendar of the zone."""
+    count, unit = int(text[:-1]), text[-1]
+    if unit == "h":
+        return moment - timedelta(hours=count)
+    wall = moment.astimezone(tz)
+    if unit == "d":
+        earlier = wall.replace(tzinfo=None) - timedelta(days=count)
+    elif unit == "w":
+        earlier = wall.replace(tzinfo=None) - timedelta(days=7 * count)
+    else:
+        year, month, day = wall.year, wall.month, wall.day
+        for _ in range(count * (12 if unit == "y" else 1)):
+            month -= 1
+            if month == 0:
+                year, month = year - 1, 12
+        day = min(day, calendar.monthrange(year, month)[1])
+        earlier = wall.replace(year=year, month=month, day=day, tzinfo=None)
+    return earlier.replace(tzinfo=tz, fold=wall.fold).astimezone(UTC)
+
+
+def _period(moment: datetime, tier: str, tz: ZoneInfo) -> tuple[object, ...]:
+    wall = moment.astimezone(tz)
+    if tier == "hourly":
+        return (wall.year, wall.month, wall.day, wall.hour, wall.utcoffset())
+    if tier == "daily":
+        return (wall.year, wall.month, wall.day)
+    if tier == "weekly":
+        monday = wall.date() - timedelta(days=wall.weekday())
+        return (monday,)
+    if tier == "monthly":
+        return (wall.year, wall.month)
+    return (wall.year,)
+
+
+def retain(
+    backups: list[dict[str, Any]], policy: dict[str, Any], now: datetime, elsewhere: list[dict[str, Any]], frozen: bool
+) -> dict[str, set[str]]:
+    """Return, for each backup that stays, the words of every reason; those that are not in it go.
+
+    A backup: id, taken_at, size, suspect, evidence, held, locked_until, in_use, parent. A policy: last to yearly,
+    within, max_age, cap, cap_action, min_redundancy, pick, zone, min_age.
+    """
+    tz = ZoneInfo(policy["zone"])
+
+    def is_future(b: dict[str, Any]) -> bool:
+        return bool(b["taken_at"] - now > timedelta(minutes=5))
+
+    def rank(b: dict[str, Any]) -> tuple[datetime, str]:
+        return (b["taken_at"], b["id"])
+
+    def is_good(b: dict[str, Any]) -> bool:
+        return not b["suspect"] and not is_future(b)
+
+    why: dict[str, set[str]] = {b["id"]: set() for b in backups}
+    guard: dict[str, set[str]] = {b["id"]: set() for b in backups}
+    good = [b for b in backups if is_good(b)]
+    tiers = ("hourly", "daily", "weekly", "monthly", "yearly")
+
+    # Every rule on its own, looking at every backup anew.
+    mates_of = {tier: {} for tier in tiers}  # type: dict[str, dict[tuple[object, ...], list[dict[str, Any]]]]
+    for tier in tiers:
+        for b in good:
+            mates_of[tier].setdefault(_period(b["taken_at"], tier, tz), []).append(b)
+    for b in good:
+        if sum(rank(other) > rank(b) for other in good) < policy["last"]:
+            why[b["id"]].add("last")
+        for tier in tiers:
+            mates = mates_of[tier][_period(b["taken_at"], tier, tz)]
+            newest_mate = max(rank(m) for m in mates)
+            newer_periods = [p for p in mates_of[tier].values() if min(rank(o) for o in p) > newest_mate]
+            chosen = max(mates, key=rank) if policy["pick"] == "last" else min(mates, key=rank)
+            if chosen is b and len(newer_periods) < policy[tier]:
+                why[b["id"]].add(tier)
+        if policy["within"]:
+            anchor = max(good, key=rank)["taken_at"]
+            if b["taken_at"] >= _span_before(anchor, policy["within"], tz):
+                why[b["id"]].add("within")
+    if policy["max_age"]:
+        for b in backups:
+            if b["taken_at"] < _span_before(now, policy["max_age"], tz):
+                why[b["id"]].clear()
+
+    everywhere = good + [b for b in elsewhere if is_good(b)]
+    for b in backups:
+        g = guard[b["id"]]
+        if is_good(b) and all(rank(o) <= rank(b) for o in everywhere):
+            g.add("newest")
+        if (
+            is_good(b)
+            and b["evidence"] > 0
+            and all((o["evidence"], *rank(o)) <= (b["evidence"], *rank(b)) for o in everywhere)
+        ):
+            g.add("last-verified")
+        if is_good(b) and sum(rank(o) > rank(b) for o in good) < policy["min_redundancy"]:
+            g.add("min-redundancy")
+        if b["held"]:
+            g.add("hold")
+        if b["locked_until"] is not None and b["locked_until"] > now:
+            g.add("locked")
+        if b["in_use"]:
+            g.add("in-use")
+        if is_future(b):
+            g.add("clock")
+        elif now - b["taken_at"] < timedelta(seconds=policy["min_age"]):
+            g.add("min-age")
+        if frozen:
+            g.add("frozen")
+        if b["suspect"] and not is_future(b):
+            newer_good = [o["taken_at"] for o in good if rank(o) > rank(b)]
+            if not newer_good or now < min(newer_good) + timedelta(days=30):
+                g.add("suspect")
+        if not any(policy[tier] for tier in ("last", *tiers)) and not policy["within"]:
+            g.add("no-rules")
+
+    by_id = {b["id"]: b for b in backups}
+
+    def closure(ids: set[str]) -> set[str]:
+        whole = set(ids)
+        while True:
+            parents = {by_id[i]["parent"] for i in whole if by_id[i]["parent"] in by_id}
+            if parents <= whole:
+                return whole
+            whole |= parents
+
+    kept = {i for i in by_id if why[i] or guard[i]}
+    if policy["cap"] is not None and policy["cap_action"] == "delete":
+        for b in sorted(backups, key=rank):
+            if sum(by_id[i]["size"] for i in closure(kept)) <= policy["cap"]:
+                break
+            if b["id"] in kept and not guard[b["id"]]:
+                kept.remove(b["id"])
+    result = {i: why[i] | guard[i] for i in kept}
+    for i in closure(kept) - kept:
+        result[i] = (why[i] | guard[i]) | {"needed-by"}
+    return result

@@ -1,0 +1,161 @@
+"""Many tickers at once, and tickers that are killed at any moment: on a real database, in real processes."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import random
+import signal
+import time
+import uuid
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from django.db import connections
+
+from apps.clusters.models import Cluster
+from apps.schedules.fire import fire_due
+from apps.schedules.models import Schedule, ScheduleRun
+from apps.storage.models import StorageConfig
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+STEP = timedelta(minutes=5)
+#: scripts/prove-schedules asks for more.
+KILLS = int(os.environ.get("PROVE_KILLS", "60"))
+DUE = int(os.environ.get("PROVE_DUE", "600"))
+
+
+def make_many(folder: Any, count: int, **fields: Any) -> None:
+    StorageConfig.objects.create(name="folder", type="local", path=str(folder))
+    cluster = Cluster.objects.create(name="main", url="http://127.0.0.1:9")
+    Schedule.objects.bulk_create(
+        Schedule(
+            id=uuid.uuid4(),
+            name=f"schedule {n}",
+            cluster=cluster,
+            **{
+                "kind": "interval",
+                "interval_seconds": int(STEP.total_seconds()),
+                "anchor_at": START,
+                "next_fire_at": START + STEP,
+                "next_run_at": START + STEP,
+                **fields,
+            },
+        )
+        for n in range(count)
+    )
+
+
+def in_a_process(work: Callable[[], None]) -> Any:
+    """Fork a process that works on the database over connections of its own."""
+    connections.close_all()
+    process = multiprocessing.get_context("fork").Process(target=_alone, args=(work,))
+    process.start()
+    return process
+
+
+def _alone(work: Callable[[], None]) -> None:
+    connections.close_all()
+    try:
+        work()
+    finally:
+        connections.close_all()
+
+
+def test_eight_tickers_and_many_due_schedules_make_each_run_once(folder: Any) -> None:
+    make_many(folder, DUE)
+    now = START + STEP + timedelta(seconds=1)
+
+    def work() -> None:
+        for _ in range(3):
+            fire_due(now=now)
+
+    processes = [in_a_process(work) for _ in range(8)]
+    for process in processes:
+        process.join(120)
+
+    assert [process.exitcode for process in processes] == [0] * 8
+    assert ScheduleRun.objects.count() == DUE
+    assert not Schedule.objects.exclude(error="").exists()
+    assert not Schedule.objects.due(now).exists()
+
+
+def test_tickers_killed_at_any_moment_lose_and_double_nothing(folder: Any) -> None:
+    count = 30
+    make_many(folder, count)
+    dice = random.Random(8)
+    began = time.monotonic()
+
+    def clock() -> datetime:
+        # Five minutes go by in about a quarter of a second: something is always due.
+        return START + timedelta(seconds=(time.monotonic() - began) * 1200)
+
+    def work() -> None:
+        while True:
+            fire_due(now=clock())
+
+    killed = 0
+    while killed < KILLS:
+        processes = [in_a_process(work) for _ in range(2)]
+        for process in processes:
+            time.sleep(dice.uniform(0.0, 0.12))
+            if process.pid is not None:
+                os.kill(process.pid, signal.SIGKILL)
+            process.join(10)
+            killed += 1
+        connections.close_all()
+    end = clock()
+    fire_due(now=end)
+
+    for schedule in Schedule.objects.all():
+        assert schedule.error == ""
+        assert schedule.next_run_at is not None and schedule.next_run_at > end
+        told: list[datetime] = []
+        for run in ScheduleRun.objects.filter(schedule=schedule):
+            slots = [run.slot - STEP * n for n in range(max(1, run.missed_count))]
+            assert run.missed_from in (None, slots[-1])
+            told += slots
+        expected = [START + STEP * n for n in range(1, int((end - START) / STEP) + 1)]
+        assert sorted(told) == expected
+    assert ScheduleRun.objects.filter(status="expanding").count() > count
+
+
+def test_expanding_processes_killed_at_any_moment_make_each_item_once(
+    cluster: Cluster, storage: StorageConfig, collections: Any, monkeypatch: Any
+) -> None:
+    from django.utils import timezone
+
+    from apps.jobs.models import Job
+    from apps.schedules import expand
+    from apps.schedules.draft import ScheduleData
+    from apps.schedules.models import RunItem
+    from apps.schedules.services import create_schedule, run_now
+
+    names = [f"c{n:02}" for n in range(12)]
+    for name in names:
+        collections.create(name, 1, shards=1)
+    monkeypatch.setattr(expand, "CHUNK", 2)
+    monkeypatch.setattr(expand, "CLAIM", timedelta(seconds=0))
+    monkeypatch.setattr(expand, "MAX_TAKEN", 1000)
+    data = ScheduleData(name="nightly", cluster=cluster, storages=[storage], kind="manual")
+    run = run_now(schedule=create_schedule(data=data, now=timezone.now()), now=timezone.now())
+    dice = random.Random(9)
+
+    for _ in range(20):
+        process = in_a_process(lambda: expand.expand_runs() and None)
+        time.sleep(dice.uniform(0.0, 0.1))
+        if process.pid is not None:
+            os.kill(process.pid, signal.SIGKILL)
+        process.join(10)
+    connections.close_all()
+    expand.expand_runs()
+
+    run.refresh_from_db()
+    assert run.status == "running"
+    assert run.matched == names
+    assert sorted(RunItem.objects.values_list("collection_name", flat=True)) == names
+    assert Job.objects.count() == len(names)
