@@ -80,6 +80,29 @@ UNFOLD: dict[str, Any] = {
                 ],
             },
             {
+                "title": "By itself",
+                "separator": True,
+                "items": [
+                    _item("Schedules", "schedule", "admin:schedules_schedule_changelist", "schedules.view_schedule"),
+                    _item(
+                        "Runs", "event_repeat", "admin:schedules_schedulerun_changelist", "schedules.view_schedulerun"
+                    ),
+                    _item(
+                        "Policies",
+                        "auto_delete",
+                        "admin:backups_retentionpolicy_changelist",
+                        "backups.view_retentionpolicy",
+                    ),
+                    _item(
+                        "Retention",
+                        "delete_history",
+                        "admin:schedules_retentionrun_changelist",
+                        "schedules.view_retentionrun",
+                    ),
+                    _item("Holds", "keep", "admin:backups_hold_changelist", "backups.view_hold"),
+                ],
+            },
+            {
                 "title": "From and to",
                 "separator": True,
                 "items": [

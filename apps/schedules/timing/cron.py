@@ -164,5 +164,8 @@ def _change_between(low: datetime, high: datetime, zone: ZoneInfo) -> datetime:
 
 
 def explain(resolved: str) -> str:
-    """cronsim's words for it: 'At 02:30'."""
-    return CronSim(resolved, datetime(2026, 1, 1, tzinfo=UTC)).explain()
+    """cronsim's words for it: 'At 02:30'. Raises: TimingInvalid."""
+    try:
+        return CronSim(resolved, datetime(2026, 1, 1, tzinfo=UTC)).explain()
+    except CronSimError as error:
+        raise _bad(f"The stored expression {resolved!r} cannot be read: {error}.") from error

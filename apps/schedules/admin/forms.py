@@ -1,0 +1,235 @@
+"""The form of a schedule: what people type, and how it becomes ScheduleData and back."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, time
+from typing import Any
+
+from django import forms
+from unfold.widgets import (
+    UnfoldAdminSelectWidget,
+    UnfoldAdminTextareaWidget,
+    UnfoldAdminTextInputWidget,
+    UnfoldBooleanWidget,
+)
+
+from apps.backups.policies import RetentionPolicy
+from apps.clusters.models import Cluster
+from apps.schedules.draft import ScheduleData
+from apps.schedules.models import CatchUp, NothingMatched, Overlap, Schedule
+from apps.schedules.services import data_of
+from apps.schedules.timing.blackouts import Window
+from apps.schedules.timing.spec import Kind
+from apps.storage.models import StorageConfig
+
+_DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+_WEEKLY = re.compile(r"(mon|tue|wed|thu|fri|sat|sun)\s+(\d\d):(\d\d)\s*-\s*(\d\d):(\d\d)((?:\s+(?:skip|cancel))*)")
+_ONCE = re.compile(r"(\d{4}-\d\d-\d\d \d\d:\d\d)\s*(?:-|to)\s*(\d{4}-\d\d-\d\d \d\d:\d\d)((?:\s+(?:skip|cancel))*)")
+_PLAIN = {"autocomplete": "off", "autocapitalize": "off", "spellcheck": "false"}
+
+
+def parse_windows(text: str) -> list[Window]:
+    """Read blackouts, one a line. Raises: ValueError naming the line."""
+    windows = []
+    for line in filter(None, (line.strip().lower() for line in text.splitlines())):
+        weekly, once = _WEEKLY.fullmatch(line), _ONCE.fullmatch(line)
+        words = (weekly[6] if weekly else once[3] if once else "").split()
+        flags: dict[str, Any] = {"skips": "skip" in words, "cancels": "cancel" in words}
+        try:
+            if weekly:
+                windows.append(
+                    Window(
+                        weekday=_DAYS.index(weekly[1]),
+                        from_time=time(int(weekly[2]), int(weekly[3])),
+                        to_time=time(int(weekly[4]) % 24, int(weekly[5])),
+                        **flags,
+                    )
+                )
+                continue
+            if once:
+                start, end = (datetime.fromisoformat(once[n]).replace(tzinfo=UTC) for n in (1, 2))
+                windows.append(Window(starts_at=start, ends_at=end, **flags))
+                continue
+        except ValueError as error:
+            raise ValueError(f"“{line}”: {error}.") from error
+        raise ValueError(f"“{line}” cannot be read: write fri 22:00-06:00, or 2026-12-24 18:00 - 2026-12-26 08:00.")
+    return windows
+
+
+def write_windows(windows: Any) -> str:
+    lines = []
+    for window in windows:
+        words = "".join([" skip" if window.skips else "", " cancel" if window.cancels else ""])
+        if window.weekday is not None:
+            lines.append(f"{_DAYS[window.weekday]} {window.from_time:%H:%M}-{window.to_time:%H:%M}{words}")
+        else:
+            lines.append(f"{window.starts_at:%Y-%m-%d %H:%M} - {window.ends_at:%Y-%m-%d %H:%M}{words}")
+    return "\n".join(lines)
+
+
+def _text(label: str, *, help_text: str = "", required: bool = False, **attrs: str) -> forms.CharField:
+    widget = UnfoldAdminTextInputWidget({**_PLAIN, **attrs})
+    return forms.CharField(label=label, required=required, help_text=help_text, widget=widget, max_length=200)
+
+
+def _lines(label: str, help_text: str) -> forms.CharField:
+    widget = UnfoldAdminTextareaWidget({**_PLAIN, "rows": 3})
+    return forms.CharField(label=label, required=False, help_text=help_text, widget=widget, strip=False)
+
+
+def _number(label: str, help_text: str, low: int, high: int, required: bool = False) -> forms.IntegerField:
+    widget = UnfoldAdminTextInputWidget({"inputmode": "numeric", "autocomplete": "off"})
+    return forms.IntegerField(
+        label=label, required=required, help_text=help_text, min_value=low, max_value=high, widget=widget
+    )
+
+
+class ScheduleForm(forms.Form):
+    """All fields of a schedule. `problems` of the services land at the fields of the same name."""
+
+    name = _text("Name", required=True)
+    cluster = forms.ModelChoiceField(Cluster.objects.order_by("name"), empty_label=None, widget=UnfoldAdminSelectWidget)
+    include = _lines("Collections", "Names or patterns, one a line: * is every collection, films* all that begin so.")
+    exclude = _lines("Except", "Names or patterns that are left out, one a line.")
+    tags = _lines("Only with a tag", "Tags, one a line; a collection needs one of them.")
+    storages = forms.ModelMultipleChoiceField(
+        StorageConfig.objects.order_by("name"), label="To", widget=forms.CheckboxSelectMultiple
+    )
+    kind = forms.ChoiceField(
+        label="When",
+        choices=[
+            (Kind.CRON.value, "At certain times (cron)"),
+            (Kind.INTERVAL.value, "Every so often"),
+            (Kind.MANUAL.value, "Only when asked for"),
+        ],
+        widget=UnfoldAdminSelectWidget,
+    )
+    cron = _text(
+        "Times (cron)",
+        help_text="Minute, hour, day of month, month, day of week: 30 2 * * * is daily at 02:30. Also @hourly, @daily, "
+        "@weekly, @monthly, @yearly; H picks a fixed number for this schedule.",
+        list="cron-presets",
+    )
+    interval_minutes = _number("Every … minutes", "Counted as elapsed time, whatever clocks do.", 5, 366 * 1440)
+    tz = _text("Time zone", required=True, help_text="IANA name, for example Europe/Berlin.", list="zones")
+    jitter_minutes = _number("Spread the start over … minutes", "By a fixed amount for each schedule.", 0, 1440)
+    blackouts = _lines(
+        "Blackouts",
+        "One a line: fri 22:00-06:00, or 2026-12-24 18:00 - 2026-12-26 08:00 (UTC). With skip, runs are left out "
+        "instead of waiting for its end; with cancel, backups under way are cancelled.",
+    )
+    policy = forms.ModelChoiceField(
+        RetentionPolicy.objects.order_by("name"),
+        required=False,
+        empty_label="Keep for ever",
+        label="Retention policy",
+        widget=UnfoldAdminSelectWidget,
+    )
+    overlap = forms.ChoiceField(
+        label="When the one before still runs", choices=Overlap.choices, widget=UnfoldAdminSelectWidget
+    )
+    catchup = forms.ChoiceField(
+        label="Runs missed by downtime", choices=CatchUp.choices, widget=UnfoldAdminSelectWidget
+    )
+    nothing_matched = forms.ChoiceField(
+        label="When no collection matches", choices=NothingMatched.choices, widget=UnfoldAdminSelectWidget
+    )
+    min_interval_minutes = _number("Not when a backup is younger than … minutes", "0: always.", 0, 400 * 1440)
+    start_deadline_minutes = _number(
+        "Give up when not started after … minutes", "Empty: 6 h, or half the time between two runs.", 1, 400 * 1440
+    )
+    max_runtime_hours = _number("Stop after … hours", "", 1, 9600, required=True)
+    priority = _number("Priority", "0 to 9; half an hour of waiting counts as one more.", 0, 9, required=True)
+    enabled = forms.BooleanField(label="Switched on", required=False, widget=UnfoldBooleanWidget)
+
+    def clean_blackouts(self) -> list[Window]:
+        try:
+            return parse_windows(self.cleaned_data["blackouts"])
+        except ValueError as error:
+            raise forms.ValidationError(str(error)) from error
+
+    def schedule_data(self, schedule: Schedule | None) -> ScheduleData:
+        data = self.cleaned_data
+        kind = data["kind"]
+
+        def lines(name: str) -> list[str]:
+            return [line.strip() for line in data[name].splitlines() if line.strip()]
+
+        def seconds(name: str, unit: int = 60) -> int | None:
+            return None if data[name] is None else data[name] * unit
+
+        interval = seconds("interval_minutes") if kind == Kind.INTERVAL else None
+        same = schedule is not None and schedule.interval_seconds == interval
+        return ScheduleData(
+            name=data["name"],
+            cluster=data["cluster"],
+            storages=list(data["storages"]),
+            kind=kind,
+            cron=data["cron"] if kind == Kind.CRON else "",
+            interval_seconds=interval,
+            anchor_at=schedule.anchor_at if same and schedule is not None else None,
+            tz=data["tz"],
+            jitter_seconds=seconds("jitter_minutes") or 0,
+            include=lines("include"),
+            exclude=lines("exclude"),
+            tags=lines("tags"),
+            nothing_matched=data["nothing_matched"],
+            overlap=data["overlap"],
+            catchup=data["catchup"],
+            catchup_window_seconds=schedule.catchup_window_seconds if schedule else None,
+            min_interval_seconds=seconds("min_interval_minutes") or 0,
+            start_deadline_seconds=seconds("start_deadline_minutes"),
+            max_runtime_seconds=seconds("max_runtime_hours", 3600) or 86400,
+            priority=data["priority"],
+            policy=data["policy"],
+            grace_seconds=schedule.grace_seconds if schedule else None,
+            enabled=data["enabled"],
+            blackouts=data["blackouts"],
+        )
+
+    def take(self, problems: dict[str, str]) -> None:
+        """Put what the services refuse beside the fields."""
+        fields = {
+            "interval_seconds": "interval_minutes", "jitter_seconds": "jitter_minutes",
+            "min_interval_seconds": "min_interval_minutes", "start_deadline_seconds": "start_deadline_minutes",
+            "max_runtime_seconds": "max_runtime_hours",
+        }  # fmt: skip
+        for name, sentence in problems.items():
+            field = fields.get(name, name)
+            self.add_error(field if field in self.fields else None, sentence)
+
+
+def initial_of(schedule: Schedule) -> dict[str, Any]:
+    """Return the form's values for a saved schedule."""
+    data = data_of(schedule)
+    deadline = data.start_deadline_seconds
+    return {
+        "name": data.name,
+        "cluster": data.cluster,
+        "include": "\n".join(data.include),
+        "exclude": "\n".join(data.exclude),
+        "tags": "\n".join(data.tags),
+        "storages": data.storages,
+        "kind": data.kind,
+        "cron": data.cron,
+        "interval_minutes": data.interval_seconds // 60 if data.interval_seconds else None,
+        "tz": data.tz,
+        "jitter_minutes": data.jitter_seconds // 60,
+        "blackouts": write_windows(data.blackouts),
+        "policy": data.policy,
+        "overlap": data.overlap,
+        "catchup": data.catchup,
+        "nothing_matched": data.nothing_matched,
+        "min_interval_minutes": data.min_interval_seconds // 60,
+        "start_deadline_minutes": deadline // 60 if deadline is not None else None,
+        "max_runtime_hours": max(1, data.max_runtime_seconds // 3600),
+        "priority": data.priority,
+        "enabled": data.enabled,
+    }
+
+
+NEW = {
+    "include": "*", "kind": "cron", "cron": "30 2 * * *", "jitter_minutes": 10, "overlap": "skip", "catchup": "latest",
+    "nothing_matched": "fail", "min_interval_minutes": 0, "max_runtime_hours": 24, "priority": 5, "enabled": True,
+}  # fmt: skip

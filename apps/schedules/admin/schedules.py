@@ -1,0 +1,317 @@
+"""The pages of schedules: list, one schedule, form with preview, pause, run now, delete, calendar."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+from django import forms
+from django.conf import settings
+from django.contrib import admin, messages
+from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed, HttpResponseRedirect
+from django.template.response import TemplateResponse
+from django.urls import reverse
+from django.utils import timezone
+from django.utils.safestring import SafeString
+from unfold.widgets import UnfoldAdminTextInputWidget
+
+from apps.clusters.models import Cluster
+from apps.core.admin_cells import time_cell
+from apps.core.admin_kit import ConsoleAdmin, demand, person
+from apps.core.errors import BackupmgrError
+from apps.schedules import services
+from apps.schedules.admin.calendar import calendar_of
+from apps.schedules.admin.cells import run_state, schedule_state
+from apps.schedules.admin.forms import NEW, ScheduleForm, initial_of
+from apps.schedules.advance import windows_of
+from apps.schedules.draft import ScheduleInvalid
+from apps.schedules.models import Clock, Schedule, ScheduleRun
+from apps.schedules.preview import NextRun, Preview, describe, next_runs, preview_schedule, when
+from apps.schedules.services import KeepBackups
+from apps.schedules.timing.spec import TimingInvalid, zone_names
+from apps.storage.models import StorageConfig
+
+RUN, CHANGE = "schedules.run_schedule", "schedules.change_schedule"
+PRESETS = (
+    ("@hourly", "every hour"), ("30 2 * * *", "daily at 02:30"), ("H 3 * * *", "daily between 03:00 and 04:00"),
+    ("0 22 * * 1-5", "on weekdays at 22:00"), ("0 3 * * 0", "on Sundays at 03:00"),
+    ("0 3 L * *", "on the last day of a month at 03:00"),
+)  # fmt: skip
+
+
+class PauseForm(forms.Form):
+    reason = forms.CharField(label="Why", max_length=300, widget=UnfoldAdminTextInputWidget({"autocomplete": "off"}))
+    hours = forms.IntegerField(
+        label="For … hours",
+        required=False,
+        min_value=1,
+        max_value=24 * 366,
+        help_text="Empty: until somebody resumes it.",
+        widget=UnfoldAdminTextInputWidget({"inputmode": "numeric", "autocomplete": "off"}),
+    )
+
+
+@admin.register(Schedule)
+class ScheduleAdmin(ConsoleAdmin):
+    list_display = ["called", "state", "rule", "upcoming", "latest", "cluster"]
+    list_display_links = ["called"]
+    list_filter = ["enabled", "cluster"]
+    list_select_related = ["cluster"]
+    search_fields = ["name", "cluster__name"]
+    ordering = ["name", "id"]
+    sortable_by: list[str] = []
+    empty_title = "No schedule yet"
+    empty_text = "A schedule backs up the collections that it selects at its times: nobody has to remember it."
+
+    def get_queryset(self, request: HttpRequest) -> Any:
+        return Schedule.objects.live().select_related("cluster", "policy").prefetch_related("storages")
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False  # a page of its own asks what becomes of the backups
+
+    def own_urls(self) -> list[tuple[str, str, Callable[..., HttpResponse]]]:
+        return [
+            ("preview/", "schedules_schedule_preview", self.preview_view),
+            ("<uuid:object_id>/edit/", "schedules_schedule_edit", self.edit_view),
+            ("<uuid:object_id>/run/", "schedules_schedule_run", self.run_view),
+            ("<uuid:object_id>/pause/", "schedules_schedule_pause", self.pause_view),
+            ("<uuid:object_id>/resume/", "schedules_schedule_resume", self.resume_view),
+            ("<uuid:object_id>/skip/", "schedules_schedule_skip", self.skip_view),
+            ("<uuid:object_id>/remove/", "schedules_schedule_remove", self.remove_view),
+        ]
+
+    # --- columns -------------------------------------------------------------------------------------------
+    @admin.display(description="Schedule")
+    def called(self, schedule: Schedule) -> str:
+        return schedule.name
+
+    @admin.display(description="State")
+    def state(self, schedule: Schedule) -> SafeString:
+        return schedule_state(schedule)
+
+    @admin.display(description="When")
+    def rule(self, schedule: Schedule) -> str:
+        try:
+            return when(schedule.timing(()))
+        except ValueError:
+            return schedule.cron
+
+    @admin.display(description="Next run")
+    def upcoming(self, schedule: Schedule) -> SafeString:
+        return time_cell(None if schedule.is_paused else schedule.next_run_at)
+
+    @admin.display(description="Last run")
+    def latest(self, schedule: Schedule) -> SafeString | str:
+        run = ScheduleRun.objects.filter(schedule=schedule).order_by("-created_at").first()
+        return run_state(run) if run else "–"
+
+    # --- pages ---------------------------------------------------------------------------------------------
+    def change_view(
+        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        schedule = self.find(request, object_id)
+        if schedule is None:
+            return self.gone(request)
+        now = timezone.now()
+        windows = windows_of([schedule])[schedule.pk]
+        error, sentence = schedule.error, ""
+        runs: tuple[NextRun, ...] = ()
+        try:
+            runs = next_runs(schedule.timing(windows), now)
+            sentence = describe(schedule, windows, [storage.name for storage in schedule.storages.all()])
+        except TimingInvalid as invalid:
+            error = error or str(invalid)
+        return self.page(
+            request,
+            "admin/schedules/schedule.html",
+            title=schedule.name,
+            schedule=schedule,
+            state=schedule_state(schedule),
+            sentence=sentence,
+            error=error,
+            alert=_clock_alert(),
+            runs=runs,
+            windows=[window.sentence for window in windows],
+            latest=[(run, run_state(run)) for run in schedule.runs.order_by("-created_at", "-id")[:10]],
+            calendar=calendar_of(schedule, now),
+            may_run=request.user.has_perm(RUN),
+            may_change=request.user.has_perm(CHANGE),
+            may_delete=request.user.has_perm("schedules.delete_schedule"),
+        )
+
+    def add_view(
+        self, request: HttpRequest, form_url: str = "", extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        demand(request, "schedules.add_schedule")
+        return self._form_page(request, None)
+
+    def edit_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        demand(request, CHANGE)
+        schedule = self.find(request, str(object_id))
+        return self.gone(request) if schedule is None else self._form_page(request, schedule)
+
+    def _form_page(self, request: HttpRequest, schedule: Schedule | None) -> HttpResponse:
+        now = timezone.now()
+        preview: Preview | None = None
+        if request.method == "POST":
+            form = ScheduleForm(request.POST)
+            if form.is_valid():
+                try:
+                    if request.POST.get("step") == "preview":
+                        preview = preview_schedule(data=form.schedule_data(schedule), now=now, schedule=schedule)
+                    else:
+                        saved = self._save(request, form, schedule)
+                        messages.success(request, f"Saved {saved.name}.")
+                        return HttpResponseRedirect(self.object_url(saved))
+                except ScheduleInvalid as invalid:
+                    form.take(invalid.problems)
+                except BackupmgrError as error:
+                    form.add_error(None, str(error))
+        elif schedule is not None:
+            form = ScheduleForm(initial=initial_of(schedule))
+        else:
+            asked = request.GET.get("collection")
+            form = ScheduleForm(
+                initial={
+                    **NEW,
+                    "tz": settings.TIME_ZONE,
+                    "cluster": Cluster.objects.named(request.GET.get("cluster", "")) or Cluster.objects.default(),
+                    "storages": [StorageConfig.objects.default()] if StorageConfig.objects.default() else [],
+                    **({"include": asked} if asked else {}),
+                }
+            )
+        return self.page(
+            request,
+            "admin/schedules/form.html",
+            title=f"Edit {schedule.name}" if schedule else "Add a schedule",
+            form=form,
+            preview=preview,
+            presets=PRESETS,
+            zones=sorted(zone_names()),
+            preview_url=reverse("admin:schedules_schedule_preview") + (f"?schedule={schedule.pk}" if schedule else ""),
+            back=self.object_url(schedule) if schedule else self.list_url,
+            status=200,
+        )
+
+    def _save(self, request: HttpRequest, form: ScheduleForm, schedule: Schedule | None) -> Schedule:
+        data, now = form.schedule_data(schedule), timezone.now()
+        if schedule is None:
+            return services.create_schedule(data=data, now=now, user=person(request))
+        return services.update_schedule(schedule=schedule, data=data, now=now)
+
+    def preview_view(self, request: HttpRequest) -> HttpResponse:
+        """What the form would do, as a piece of the page. A POST, and nothing is saved."""
+        if request.method != "POST":
+            return HttpResponseNotAllowed(["POST"])
+        if not (request.user.has_perm("schedules.add_schedule") or request.user.has_perm(CHANGE)):
+            demand(request, CHANGE)
+        asked = request.GET.get("schedule")
+        schedule = self.find(request, asked) if asked else None
+        form, preview, problems = ScheduleForm(request.POST), None, []
+        if form.is_valid():
+            try:
+                data = form.schedule_data(schedule)
+                preview = preview_schedule(data=data, now=timezone.now(), schedule=schedule)
+            except ScheduleInvalid as invalid:
+                form.take(invalid.problems)
+        for name, sentences in form.errors.items():
+            label = form.fields[name].label if name in form.fields else ""
+            problems += [f"{label}: {sentence}" if label else str(sentence) for sentence in sentences]
+        context = {"preview": preview, "problems": problems}
+        return TemplateResponse(request, "admin/schedules/preview.html", context)
+
+    # --- what can be done --------------------------------------------------------------------------------------
+    def _act(
+        self, request: HttpRequest, object_id: str, permission: str, act: Callable[[Schedule], str]
+    ) -> HttpResponse:
+        """Do something by POST, and go back to the schedule with what came of it."""
+        demand(request, permission)
+        schedule = self.find(request, str(object_id))
+        if schedule is None:
+            return self.gone(request)
+        if request.method != "POST":
+            return HttpResponseNotAllowed(["POST"])
+        try:
+            messages.success(request, act(schedule))
+        except BackupmgrError as error:
+            messages.error(request, str(error))
+        return HttpResponseRedirect(self.object_url(schedule))
+
+    def run_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        def act(schedule: Schedule) -> str:
+            services.run_now(schedule=schedule, now=timezone.now(), user=person(request))
+            return f"{schedule.name} runs now; its times stay as they are."
+
+        return self._act(request, object_id, RUN, act)
+
+    def resume_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        def act(schedule: Schedule) -> str:
+            services.resume_schedule(schedule=schedule, now=timezone.now())
+            return f"{schedule.name} goes on with its next run."
+
+        return self._act(request, object_id, RUN, act)
+
+    def skip_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        def act(schedule: Schedule) -> str:
+            services.skip_next(schedule=schedule, now=timezone.now())
+            return "The next run is left out."
+
+        return self._act(request, object_id, RUN, act)
+
+    def pause_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        demand(request, RUN)
+        schedule = self.find(request, str(object_id))
+        if schedule is None:
+            return self.gone(request)
+        form = PauseForm(request.POST if request.method == "POST" else None)
+        if request.method == "POST" and form.is_valid():
+            now, hours = timezone.now(), form.cleaned_data["hours"]
+            try:
+                services.pause_schedule(
+                    schedule=schedule,
+                    reason=form.cleaned_data["reason"],
+                    until=now + timedelta(hours=hours) if hours else None,
+                    now=now,
+                    user=person(request),
+                )
+                messages.success(request, f"{schedule.name} is paused.")
+                return HttpResponseRedirect(self.object_url(schedule))
+            except BackupmgrError as error:
+                form.add_error(None, str(error))
+        return self.page(
+            request,
+            "admin/schedules/small_form.html",
+            title=f"Pause {schedule.name}",
+            lead=["Nothing is backed up by it until it is resumed; its collections still count as to be protected."],
+            form=form,
+            verb="Pause",
+            back=self.object_url(schedule),
+        )
+
+    def remove_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        demand(request, "schedules.delete_schedule")
+        schedule = self.find(request, str(object_id))
+        if schedule is None:
+            return self.gone(request)
+        if request.method == "POST":
+            choice = KeepBackups.FOR_EVER if request.POST.get("backups") == KeepBackups.FOR_EVER else KeepBackups.POLICY
+            try:
+                count = services.delete_schedule(schedule=schedule, backups=choice, now=timezone.now())
+            except BackupmgrError as error:
+                messages.error(request, str(error))
+                return HttpResponseRedirect(self.object_url(schedule))
+            messages.success(request, f"Deleted {schedule.name}; its {count} backups stay.")
+            return HttpResponseRedirect(self.list_url)
+        return self.page(
+            request,
+            "admin/schedules/remove.html",
+            title=f"Delete {schedule.name}?",
+            schedule=schedule,
+            overdue=schedule.next_run_at is not None and schedule.next_run_at < timezone.now(),
+            back=self.object_url(schedule),
+        )
+
+
+def _clock_alert() -> str:
+    return Clock.objects.filter(pk=1).values_list("alert", flat=True).first() or ""
