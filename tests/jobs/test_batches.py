@@ -28,7 +28,7 @@ from apps.jobs.services import (
     retry_job,
 )
 from apps.jobs.tick import tick
-from apps.sandbox import SandboxNode
+from apps.sandbox import SandboxCluster, SandboxNode
 from apps.storage.models import StorageConfig
 from tests.support import Collections, WorkerProcess, story, wait_until
 
@@ -381,3 +381,43 @@ def test_one_worker_process_is_enough(
     batch.refresh_from_db()
     assert batch.status == "completed", story(batch)
     assert Backup.objects.count() == 3
+
+
+# --- many nodes ----------------------------------------------------------------------------------------------
+@pytest.fixture
+def nodes(transactional_db: None, storage: StorageConfig, sandbox_cluster: SandboxCluster) -> SandboxCluster:
+    """A registered cluster of three nodes: `twice` has two replicas of each shard, `once` only one."""
+    Cluster.objects.create(name="three", url=sandbox_cluster.urls[0], other_urls=sandbox_cluster.urls[1:])
+    collections = Collections(sandbox_cluster.urls[0])
+    for name, factor in (("twice", 2), ("once", 1)):
+        body = {"vectors": {"size": 2, "distance": "Dot"}, "shard_number": 3, "replication_factor": factor}
+        collections.put(f"/collections/{name}", body)
+        points = [{"id": i, "vector": [i, 1]} for i in range(30)]
+        collections.put(f"/collections/{name}/points?wait=true", {"points": points})
+    return sandbox_cluster
+
+
+def test_whole_cluster_of_many_nodes_is_backed_up(nodes: SandboxCluster) -> None:
+    batch = ask("*")
+    work_off()
+
+    batch.refresh_from_db()
+    assert batch.status == "completed", batch.error
+    assert dict(Backup.objects.values_list("collection_name", "points_count")) == {"once": 30, "twice": 30}
+
+
+def test_node_that_is_down_fails_only_what_lies_on_it_alone(nodes: SandboxCluster, settings: Any) -> None:
+    settings.BACKUPMGR_RETRY_DELAYS_SECONDS = []
+    nodes.stop(2, grace_seconds=0)
+
+    batch = ask("*")
+    work_off()
+
+    batch.refresh_from_db()
+    assert children(batch) == {"once": "failed", "twice": "completed"}
+    assert batch.error.startswith("1 of 2 collections was not backed up: once (")
+    nodes.start(2)
+    retry_job(job_id=batch.pk, now=timezone.now())
+    work_off()
+    batch.refresh_from_db()
+    assert batch.status == "completed", batch.error
