@@ -19,7 +19,7 @@ from rest_framework.request import Request
 from apps.api.envelope import AnyAccept
 from apps.api.schema import operation
 from apps.api.views import ApiView
-from apps.backups.models import Backup
+from apps.backups.models import Backup, Leftover, Orphan, OrphanState
 from apps.core.permissions import Scope
 from apps.jobs.health import worker_state
 from apps.jobs.models import Job
@@ -110,3 +110,9 @@ class DatabaseCollector(Collector):
             count.add_metric([storage, status], number)
             size.add_metric([storage, status], total or 0)
         yield from (count, size)
+        orphans = Orphan.objects.filter(state=OrphanState.OPEN).count()
+        yield GaugeMetricFamily(
+            "backupmgr_orphans", "What was left behind or got lost and waits for a decision", orphans
+        )
+        waiting = Leftover.objects.count()
+        yield GaugeMetricFamily("backupmgr_leftovers", "What has to be removed and is not gone yet", waiting)

@@ -164,7 +164,9 @@ class _Restorer:
         run, collection = self._run, self._plan.collection
         run.confirm()
         if not self._plan.create:
-            run.warn(f"Replacing what {collection!r} holds; from here on a failure leaves it incomplete.")
+            run.warn(
+                f"Replacing what {collection!r} holds; from here on a failure leaves it incomplete.", replacing=True
+            )
             self._fill(parts, same_version=same_version)
             return
         trace = self._create()

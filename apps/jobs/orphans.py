@@ -79,6 +79,8 @@ def delete_orphan(*, orphan_id: uuid.UUID, now: datetime, user: AbstractBaseUser
             )
         _decide(orphan, OrphanState.CLEANED, now=now, user=user)
         return find_orphan(orphan_id)
+    if orphan.kind == OrphanKind.COLLECTION:
+        raise OrphanInUse("Restore it again, or delete the collection in Qdrant: it may hold what was there before.")
     if orphan.subject is None:
         raise OrphanInUse("Other things lie in the same folder: remove by hand what is not needed.")
     trace = trace_from(orphan.subject)

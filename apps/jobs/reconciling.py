@@ -18,7 +18,7 @@ from django.db import IntegrityError, transaction
 from django.utils import timezone
 
 from apps.backups.models import Orphan, OrphanState, Reconciliation, ReconciliationStatus
-from apps.backups.reconcile.findings import Finding, JobFacts, Limits
+from apps.backups.reconcile.findings import BrokenRestore, Finding, JobFacts, Limits
 from apps.backups.reconcile.node_scan import NodeScan
 from apps.backups.reconcile.recording import bury_orphan, end_unseen, record_finding
 from apps.backups.reconcile.storage_scan import StorageScan
@@ -27,7 +27,7 @@ from apps.clusters.models import Cluster
 from apps.core.errors import BackupmgrError, Conflict
 from apps.jobs.cleaning import is_active, is_busy
 from apps.jobs.models import Job
-from apps.jobs.states import ACTIVE, BACKUP_TYPES
+from apps.jobs.states import ACTIVE, BACKUP_TYPES, RESTORE_TYPES, JobStatus, JobType
 from apps.storage.backends import Patience
 from apps.storage.models import StorageConfig
 from apps.storage.services import open_store
@@ -72,6 +72,26 @@ class Jobs:
             )
             for job in jobs
         }
+
+    def broken_restores(self, cluster_id: uuid.UUID, since: datetime) -> list[BrokenRestore]:
+        broke = Job.objects.filter(
+            subject_cluster_id=cluster_id,
+            type__in=RESTORE_TYPES,
+            status__in=(JobStatus.FAILED, JobStatus.CANCELLED),
+            completed_at__gt=since,
+            events__data__replacing=True,
+        ).distinct()
+        newest: dict[str, Job] = {}
+        for job in broke.order_by("-completed_at"):
+            newest.setdefault(job.subject_collection, job)
+        good = Job.objects.filter(
+            subject_cluster_id=cluster_id, type=JobType.RESTORE, status=JobStatus.COMPLETED, completed_at__gt=since
+        )
+        return [
+            BrokenRestore(name, job.shard_id, job.pk, job.error)
+            for name, job in newest.items()
+            if not good.filter(subject_collection=name, completed_at__gt=job.completed_at).exists()
+        ]
 
     def is_busy(self, cluster_id: str, collection: str) -> bool:
         return is_busy(cluster_id, collection)

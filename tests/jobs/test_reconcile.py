@@ -488,6 +488,42 @@ class TestNodes:
         assert not MadeSnapshot.objects.exists(), "all nodes were asked, and it is not there"
 
 
+class TestHalfRestored:
+    UPLOAD = "/collections/films/shards/[0-9]+/snapshots/upload"
+
+    def test_a_collection_that_a_restore_left_half_replaced_is_told_until_it_is_whole(
+        self, run: RunJob, backup: Backup, films: Collections, node: SandboxNode
+    ) -> None:
+        node.faults.add(action="status", method="POST", path=self.UPLOAD, status=400, body="no")
+        broken = run("restore", "films", backup=backup, overwrite=True)
+        node.faults.clear()
+        assert broken.status == "failed", story(broken)
+
+        assert look().found == 1
+
+        orphan = Orphan.objects.get()
+        assert (orphan.kind, orphan.name, orphan.job_id, orphan.is_ours) == ("collection", "films", broken.pk, False)
+        assert "restore it again" in orphan.reason
+        with pytest.raises(Conflict, match="Restore it again"):
+            delete_orphan(orphan_id=orphan.pk, now=timezone.now())
+        assert films.count("films") >= 0, "it is still there"
+        assert run("restore", "films", backup=backup, overwrite=True).status == "completed"
+        assert look().found == 0
+        orphan.refresh_from_db()
+        assert orphan.state == "gone"
+
+    def test_a_restore_that_was_refused_before_it_touched_anything_is_none(
+        self, run: RunJob, backup: Backup, folder: Path
+    ) -> None:
+        part = folder / backup.path / "shard-0.snapshot"
+        part.write_bytes(part.read_bytes()[:-1] + b"x")
+        assert run("restore", "films", backup=backup, overwrite=True).status == "failed"
+
+        look()
+
+        assert not Orphan.objects.filter(kind="collection").exists()
+
+
 class TestPlaces:
     def test_one_that_is_away_is_told_and_stops_no_other(
         self, backup: Backup, storage: StorageConfig, folder: Path

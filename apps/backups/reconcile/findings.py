@@ -25,6 +25,16 @@ class JobFacts:
     collection_name: str
 
 
+@dataclass(frozen=True)
+class BrokenRestore:
+    """A restore that ended in the middle of replacing what a collection held, with none after it that completed."""
+
+    collection_name: str
+    shard_id: int | None
+    job_id: uuid.UUID
+    error: str
+
+
 class JobBook(Protocol):
     """The jobs, as they are at the moment of asking."""
 
@@ -33,6 +43,9 @@ class JobBook(Protocol):
 
     def facts_of(self, job_ids: list[uuid.UUID]) -> dict[uuid.UUID, JobFacts]:
         """Return what is known of these jobs, by id."""
+
+    def broken_restores(self, cluster_id: uuid.UUID, since: datetime) -> list[BrokenRestore]:
+        """Return those into collections of the cluster that ended since then, the newest of each collection."""
 
     def is_busy(self, cluster_id: str, collection: str) -> bool:
         """Tell whether a job works on the collection at this moment."""

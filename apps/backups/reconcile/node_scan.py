@@ -63,6 +63,7 @@ class NodeScan:
                 existing |= yield from self._node(endpoint, wanted)
             except BackupmgrError as error:
                 self.problems.append(str(error))
+        yield from self._half_restored(existing)
         if self.save and not self.problems:
             self._forget(existing)
 
@@ -180,6 +181,23 @@ class NodeScan:
             name=name,
             node_url=node.endpoint.url,
         )
+
+    def _half_restored(self, existing: set[str]) -> Iterator[Finding]:
+        """Collections that a restore was replacing when it ended: nothing here can take that back."""
+        for restore in self.book.broken_restores(self.cluster.pk, self.limits.now - FORGOTTEN_AFTER):
+            name = restore.collection_name
+            if name not in existing or self.book.is_busy(str(self.cluster.pk), name):
+                continue
+            yield Finding(
+                kind=OrphanKind.COLLECTION,
+                name=name,
+                reason=f"A restore was replacing what it held and did not end well: restore it again. "
+                f"{restore.error or 'It was cancelled.'}",
+                cluster_id=self.cluster.pk,
+                collection_name=name,
+                shard_id=restore.shard_id,
+                job_id=restore.job_id,
+            )
 
     def _is_at_work(self, job_id: uuid.UUID) -> bool:
         facts = self.book.facts(job_id)
