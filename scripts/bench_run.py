@@ -15,7 +15,7 @@ from types import FrameType
 REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path.insert(1, str(REPOSITORY))
 
-from benchlib import report  # noqa: E402
+from benchlib import latency, report  # noqa: E402
 from benchlib.bed import MIB, Bed  # noqa: E402
 from benchlib.contest import CONTESTANTS, Contestant, Lap, our_backup  # noqa: E402
 from benchlib.processes import BenchError  # noqa: E402
@@ -43,7 +43,7 @@ def main() -> int:
         print(f"{folder} exists already: another run's? Remove it, or give another --dir.", file=sys.stderr)
         return 2
     try:
-        return _measure(options, folder)
+        return _latency(options, folder) if options.what == "latency" else _measure(options, folder)
     except (BenchError, DemoError, RuntimeError, OSError) as error:
         print(f"No result: {error}", file=sys.stderr)
         return 2
@@ -52,6 +52,17 @@ def main() -> int:
         return 130
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _latency(options: argparse.Namespace, folder: Path) -> int:
+    _say(options, "Starting a sandbox node, a web server and a worker ...")
+    found = latency.measure(folder, jobs=options.rounds * 4)
+    facts = _machine()
+    if options.json:
+        print(json.dumps({"machine": facts, "latency": found.as_json()}, indent=2))
+    else:
+        print(f"\n{', '.join(f'{name}: {value}' for name, value in facts.items())}\n{found.lines()}")
+    return 0 if found.reached else 1
 
 
 def _measure(options: argparse.Namespace, folder: Path) -> int:
@@ -129,7 +140,11 @@ def _options() -> argparse.Namespace:
         description="Measures our backups against what a script would do. All on loopback, with servers of its own.",
         epilog="Ends with 0 when every target is reached, 1 when one is missed, 2 when there is no result.",
     )
-    parser.add_argument("what", choices=["transfer"], help="transfer: from a node to a folder, and to S3")
+    parser.add_argument(
+        "what",
+        choices=["transfer", "latency"],
+        help="transfer: from a node to a folder, and to S3; latency: from POST /jobs to running, and CPU at rest",
+    )
     parser.add_argument("--size-mib", type=int, default=1024, metavar="N", help="payload to back up (1024)")
     parser.add_argument("--rounds", type=int, default=5, metavar="N", help="rounds, interleaved (5)")
     parser.add_argument("--memory", action="store_true", help="also the job's peak memory at 256 MiB and at 4 GiB")

@@ -52,11 +52,11 @@ def backup(collection: str, storage: str) -> dict[str, Any]:
     job = Job.objects.get(pk=job.pk)
     if job.status != JobStatus.COMPLETED or job.started_at is None or job.completed_at is None:
         raise SystemExit(f"The job is {job.status}: {job.error}")
-    copied = [event.data for event in job.events.all() if "seconds" in event.data]
+    copied = [event.data for event in job.events.all() if "sha256" in event.data]
     return {
         "job_seconds": (job.completed_at - job.started_at).total_seconds(),
         "transfer_seconds": sum(data["seconds"] for data in copied),
-        "size_bytes": sum(data["size_bytes"] for data in copied),
+        "size_bytes": sum(data["bytes"] for data in copied),
         "cpu_seconds": busy,
         "idle_bytes": idle,
         "peak_bytes": peak,

@@ -41,6 +41,10 @@ class Child:
                 preexec_fn=lambda: die.with_parent(parent),
             )
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     def check(self) -> None:
         """Raise DemoError when the process has ended."""
         code = self._process.poll()

@@ -32,6 +32,8 @@ class Installation:
         self.password = secrets.token_urlsafe(12)
         self.token = ""
         self.url = ""
+        #: Of the worker's supervisor, which leads a session of its own; 0 before `start`.
+        self.worker_pid = 0
         self._stack = stack
         self._children: list[Child] = []
         self._environment = _environment(folder, self.storages)
@@ -80,7 +82,7 @@ class Installation:
                 ],
                 fds=(listener.fileno(),),
             )
-        self._start("worker", "worker", [str(REPOSITORY / "manage.py"), "worker"])
+        self.worker_pid = self._start("worker", "worker", [str(REPOSITORY / "manage.py"), "worker"]).pid
         self._wait_until_ready()
 
     def check(self) -> None:
