@@ -209,6 +209,8 @@ BACKUPMGR_RETRY_DELAYS_SECONDS: list[float] = env(
 BACKUPMGR_STUCK_SECONDS = env.int("BACKUPMGR_STUCK_SECONDS", default=60)
 # No byte for this long, on either side of a transfer: the connection counts as dead.
 BACKUPMGR_STALL_SECONDS = env.int("BACKUPMGR_STALL_SECONDS", default=60)
+# A transfer waits so long, without a byte, for a node or a storage that is away, and then goes on where it broke.
+BACKUPMGR_OUTAGE_SECONDS = env.int("BACKUPMGR_OUTAGE_SECONDS", default=300)
 # Time for one small request to Qdrant (not for snapshots: those take as long as they take).
 BACKUPMGR_QDRANT_TIMEOUT_SECONDS = env.int("BACKUPMGR_QDRANT_TIMEOUT_SECONDS", default=30)
 # Time for the calls in which a node makes or restores one snapshot.

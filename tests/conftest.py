@@ -34,8 +34,9 @@ def django_db_modify_db_settings(
 
 @pytest.fixture(autouse=True)
 def no_automatic_retries(settings: Any) -> None:
-    """A job that fails has failed: tests of the automatic retries switch them on."""
+    """A job that fails has failed, and soon: tests of retries and of outages switch them on."""
     settings.BACKUPMGR_RETRY_DELAYS_SECONDS = []
+    settings.BACKUPMGR_OUTAGE_SECONDS = 0
 
 
 @pytest.fixture(autouse=True)

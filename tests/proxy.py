@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import struct
 import threading
+import time
 from contextlib import suppress
 from urllib.parse import urlsplit
 
@@ -22,6 +23,8 @@ class CuttingProxy:
         self._watch = watch
         self._next_cut = cut_after
         self._step = step
+        self._away_seconds = 0.0
+        self._away_until = 0.0
         self.cuts_left = cuts
         self.up_bytes = self.down_bytes = 0
         self._lock = threading.Lock()
@@ -39,9 +42,10 @@ class CuttingProxy:
         self._server.close()
         self._cut()
 
-    def arm(self, *, cut_after: int, cuts: int, step: int) -> None:
-        """Begin to count anew, and to cut."""
+    def arm(self, *, cut_after: int, cuts: int, step: int, away_seconds: float = 0.0) -> None:
+        """Begin to count anew, and to cut; after each cut nobody gets through for so long."""
         with self._lock:
+            self._away_seconds = away_seconds
             self.up_bytes = self.down_bytes = 0
             self._next_cut, self.cuts_left, self._step = cut_after, cuts, step
 
@@ -49,6 +53,9 @@ class CuttingProxy:
         with suppress(OSError):
             while True:
                 client, _ = self._server.accept()
+                if time.monotonic() < self._away_until:
+                    client.close()
+                    continue
                 upstream = socket.create_connection(self._target)
                 with self._lock:
                     self._pairs.add((client, upstream))
@@ -74,6 +81,7 @@ class CuttingProxy:
             if not self.cuts_left or way != self._watch or moved < self._next_cut:
                 return False
             self.cuts_left -= 1
+            self._away_until = time.monotonic() + self._away_seconds
             self._next_cut = moved + self._step
             return True
 

@@ -121,6 +121,7 @@ def worker_environment() -> dict[str, str]:
         "BACKUPMGR_FIELD_KEYS": ",".join(settings.BACKUPMGR_FIELD_KEYS),
         "BACKUPMGR_SECRET_KEY": settings.SECRET_KEY,
         "BACKUPMGR_LOCAL_ROOTS": ",".join(settings.BACKUPMGR_LOCAL_ROOTS),
+        "BACKUPMGR_OUTAGE_SECONDS": str(settings.BACKUPMGR_OUTAGE_SECONDS),
         "BACKUPMGR_RETRY_DELAYS_SECONDS": ",".join(map(str, settings.BACKUPMGR_RETRY_DELAYS_SECONDS)),
     }
 

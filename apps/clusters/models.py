@@ -159,6 +159,7 @@ class Cluster(TimestampedModel):
             ca=self.ca,
             timeout_seconds=settings.BACKUPMGR_QDRANT_TIMEOUT_SECONDS,
             stall_seconds=settings.BACKUPMGR_STALL_SECONDS,
+            outage_seconds=settings.BACKUPMGR_OUTAGE_SECONDS,
             snapshot_timeout_seconds=settings.BACKUPMGR_SNAPSHOT_TIMEOUT_SECONDS,
             guard=current_guard(address),
         )

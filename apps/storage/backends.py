@@ -36,6 +36,8 @@ class Patience:
     connect_seconds: float
     read_seconds: float
     attempts: int
+    #: How long an upload waits for an endpoint that is away before it is given up.
+    outage_seconds: float = 0.0
 
 
 #: For a connection test that somebody waits for.
@@ -44,7 +46,12 @@ PROBE_PATIENCE = Patience(connect_seconds=4, read_seconds=6, attempts=1)
 
 def work_patience() -> Patience:
     """Return the patience of jobs."""
-    return Patience(connect_seconds=10, read_seconds=settings.BACKUPMGR_STALL_SECONDS, attempts=5)
+    return Patience(
+        connect_seconds=10,
+        read_seconds=settings.BACKUPMGR_STALL_SECONDS,
+        attempts=5,
+        outage_seconds=settings.BACKUPMGR_OUTAGE_SECONDS,
+    )
 
 
 def folder_backend(config: StorageConfig) -> FileSystemStorage:

@@ -23,4 +23,4 @@ def open_store(config: StorageConfig, *, patience: Patience | None = None) -> St
 
     patience = patience or work_patience()
     parts = None if patience.attempts == 1 else bucket_backend(config, replace(patience, attempts=1))
-    return S3Store(bucket_backend(config, patience), parts)
+    return S3Store(bucket_backend(config, patience), parts, outage_seconds=patience.outage_seconds)

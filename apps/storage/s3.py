@@ -27,9 +27,11 @@ _LONGEST_PRESIGN_SECONDS = 7 * 24 * 3600
 class S3Store:
     """A bucket as a Store. The storage's prefix goes in front of every key and shows in none."""
 
-    def __init__(self, backend: S3Storage, parts_backend: S3Storage | None = None) -> None:
+    def __init__(
+        self, backend: S3Storage, parts_backend: S3Storage | None = None, *, outage_seconds: float = 0.0
+    ) -> None:
         self._backend = backend
-        self._bucket = S3Bucket(backend, parts_backend)
+        self._bucket = S3Bucket(backend, parts_backend, outage_seconds=outage_seconds)
 
     def __repr__(self) -> str:
         return f"<S3Store {self._bucket.place}>"

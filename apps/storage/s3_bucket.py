@@ -42,9 +42,12 @@ class Head:
 class S3Bucket:
     """A bucket, seen from below the storage's prefix. Safe to use from several threads."""
 
-    def __init__(self, backend: S3Storage, parts_backend: S3Storage | None = None) -> None:
+    def __init__(
+        self, backend: S3Storage, parts_backend: S3Storage | None = None, *, outage_seconds: float = 0.0
+    ) -> None:
         """`parts_backend`: the same without tries of its own, for parts, which the sink sends again by itself."""
         self.backend = backend
+        self.outage_seconds = outage_seconds
         self.name: str = backend.bucket_name
         self.features = Features()
         self._prefix = f"{backend.location}/" if backend.location else ""

@@ -33,10 +33,11 @@ _MOST_BUFFERED = 100 * MIB
 # within botocore's connect time-out, which a slow line cannot do.
 _SEND_SLICE = 256 * 1024
 _ABORT_TRIES = 6
-# Tries of one part in a row, half a second to eight seconds apart, and failures of all parts together. What lasts
-# longer is for the next attempt of the job.
+# Tries of one part in a row, half a second to ten seconds apart, after which it is given up once the outage lasts too
+# long; and failures of all parts together.
 _PART_TRIES = 6
-_MOST_FAILURES = 100
+_MOST_FAILURES = 500
+_LONGEST_STEP_SECONDS = 10.0
 _LONGEST_PAUSE_SECONDS = 30.0
 
 
@@ -112,6 +113,7 @@ class S3Sink:
         self._given_up = False
         self._window = Window(self.concurrency, abort)
         self._failures = 0
+        self._arrived_at = time.monotonic()
         #: Told, in a sentence, of each part that has to be sent again; from any thread.
         self.on_break: Callable[[str], None] | None = None
         if bucket.head(key) is not None:
@@ -190,7 +192,8 @@ class S3Sink:
 
     def _upload(self, number: int, view: memoryview, crc: int) -> str:
         """Send a part, and again when that breaks off: the parts that have arrived stay. Returns its ETag."""
-        for left in range(_PART_TRIES - 1, -1, -1):
+        began, tries = time.monotonic(), 0
+        while True:
             with self._window.slot():
                 if self._given_up:  # a part that arrives now would bring the aborted upload back
                     raise StorageFault(f"Writing to {self._bucket.place} was given up.")
@@ -198,22 +201,28 @@ class S3Sink:
                     etag = self._send_part(number, view, crc)
                 except StorageError as error:
                     self._window.narrow()
-                    with self._lock:
-                        self._failures += 1
-                    lost = code_of(error.__cause__ or error) == "NoSuchUpload"
-                    if not left or lost or not error.transient or self._failures > _MOST_FAILURES:
+                    tries += 1
+                    if self._is_hopeless(error, tries, began):
                         raise
                     failure = error
                 else:
                     self._window.widen()
+                    self._arrived_at = time.monotonic()
                     return etag
             if self.on_break is not None:
-                self.on_break(
-                    f"Part {number + 1} of {self._key.rpartition('/')[2]} did not arrive and is sent again: {failure}"
-                )
-            pause = max(0.5 * 2 ** (_PART_TRIES - 1 - left), failure.retry_after_seconds or 0.0)
+                name = self._key.rpartition("/")[2]
+                self.on_break(f"Part {number + 1} of {name} did not arrive and is sent again: {failure}")
+            pause = max(min(0.25 * 2 ** min(tries, 8), _LONGEST_STEP_SECONDS), failure.retry_after_seconds or 0.0)
             self._abort.sleep(min(pause, _LONGEST_PAUSE_SECONDS))
-        raise AssertionError("unreachable")
+
+    def _is_hopeless(self, error: StorageError, tries: int, began: float) -> bool:
+        """Tell whether a part that failed is not to be sent again."""
+        with self._lock:
+            self._failures += 1
+        lost = code_of(error.__cause__ or error) == "NoSuchUpload"
+        quiet = time.monotonic() - max(began, self._arrived_at)
+        over = tries >= _PART_TRIES and quiet > self._bucket.outage_seconds
+        return over or lost or not error.transient or self._failures > _MOST_FAILURES
 
     def _send_part(self, number: int, view: memoryview, crc: int) -> str:
         """Send a part once. Returns its ETag."""

@@ -91,6 +91,37 @@ class TestCutFiveTimes:
         # Cut a mebibyte after each restart: that much of a part is lost.
         assert proxy.up_bytes <= Backup.objects.get().size_bytes + PART_SIZE + 5 * MIB
 
+    @pytest.mark.parametrize("side", ["node", "storage"])
+    def test_an_outage_of_some_seconds_costs_no_attempt_and_hardly_a_byte(
+        self,
+        run: RunJob,
+        bucket: StorageConfig,
+        collections: Collections,
+        cluster: Cluster,
+        settings: Any,
+        side: str,
+    ) -> None:
+        settings.BACKUPMGR_OUTAGE_SECONDS = 60
+        large(collections)
+        endpoint = collections.url if side == "node" else bucket.s3_endpoint
+        with CuttingProxy(endpoint, watch="down" if side == "node" else "up") as proxy:
+            if side == "node":
+                Cluster.objects.filter(pk=cluster.pk).update(url=proxy.endpoint)
+            else:
+                bucket.s3_endpoint = proxy.endpoint
+                bucket.save()
+            proxy.arm(cut_after=40 * MIB, cuts=1, step=0, away_seconds=20)
+
+            job = run("backup", "large")
+
+        assert (job.status, job.attempt) == ("completed", 1), story(job)
+        assert proxy.cuts_left == 0
+        size = Backup.objects.get().size_bytes
+        if side == "node":
+            assert proxy.down_bytes <= 1.1 * size
+        else:
+            assert proxy.up_bytes <= size + CONCURRENCY * PART_SIZE + MIB
+
     def test_a_storage_that_stays_away_is_given_up_and_leaves_no_upload(
         self,
         run: RunJob,

@@ -40,6 +40,8 @@ class Endpoint:
     timeout_seconds: float = 30.0
     #: For a transfer: how long no byte may move.
     stall_seconds: float = 60.0
+    #: For a transfer: how long a node may be away before going on is given up.
+    outage_seconds: float = 0.0
     #: For the calls in which a node makes or restores a snapshot, which take as long as the data is large.
     snapshot_timeout_seconds: float = 6 * 3600.0
     #: Somebody waits: `timeout_seconds` bounds every call, those that may take longer as well.

@@ -11,6 +11,7 @@ import json
 import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from time import monotonic
 from types import TracebackType
 from typing import Any, NoReturn
 from urllib.parse import urlencode
@@ -31,10 +32,10 @@ from apps.core.errors import BackupmgrError
 
 #: Bytes read or sent between two looks at the abort flag; larger ones gain nothing measurable.
 STEP_BYTES = 1024 * 1024
-#: Broken downloads in a row, without a byte between them, after which we give up.
+#: Broken downloads in a row, without a byte between them, after which we give up once the outage lasts too long.
 MAX_BREAKS_WITHOUT_PROGRESS = 4
 #: Broken downloads in all; a node that drops every connection after a few bytes must end some time.
-MAX_BREAKS = 50
+MAX_BREAKS = 200
 #: The longest wait before a broken download goes on, whatever an overloaded node asks for (Retry-After).
 MAX_PAUSE_SECONDS = 30.0
 
@@ -134,6 +135,7 @@ class SnapshotDownload:
         self._received = 0
         self._breaks = 0
         self._breaks_without_progress = 0
+        self._progress_at = monotonic()
         self.size_bytes = 0
         self.etag = ""
 
@@ -182,6 +184,7 @@ class SnapshotDownload:
             self._break("the connection was closed early")
         else:
             self._breaks_without_progress = 0
+            self._progress_at = monotonic()
         return count
 
     def _break(self, cause: str, error: BaseException | None = None, *, pause_seconds: float | None = None) -> None:
@@ -191,7 +194,8 @@ class SnapshotDownload:
         self._breaks += 1
         self._breaks_without_progress += 1
         where = f"after {self._received:,} of {self.size_bytes:,} bytes" if self.size_bytes else "before its first byte"
-        if self._breaks_without_progress > MAX_BREAKS_WITHOUT_PROGRESS or self._breaks > MAX_BREAKS:
+        lasts = monotonic() - self._progress_at > self._endpoint.outage_seconds
+        if (self._breaks_without_progress > MAX_BREAKS_WITHOUT_PROGRESS and lasts) or self._breaks > MAX_BREAKS:
             if isinstance(error, QdrantFault):
                 raise error  # the node's own words say more
             raise DownloadBroken(
@@ -200,7 +204,7 @@ class SnapshotDownload:
             ) from error
         if self._on_break is not None:
             self._on_break(f"Download of {self._snapshot} broke off {where} ({cause}); going on from there.")
-        pause = max(pause_seconds or 0.0, min(4.0, 0.25 * 2**self._breaks_without_progress))
+        pause = max(pause_seconds or 0.0, min(10.0, 0.25 * 2 ** min(self._breaks_without_progress, 8)))
         self._abort.sleep(min(MAX_PAUSE_SECONDS, pause))
 
     def _open(self) -> None:
