@@ -64,11 +64,11 @@ def measure(folder: Path, *, jobs: int) -> Latency:
     with ExitStack() as stack:
         installation = Installation(folder, stack)
         installation.prepare()
-        url, key = installation.start_node()
+        (url,), key = installation.start_nodes()
         installation.start(0)
         manager = Manager(installation.url, installation.token, installation.check)
         _load(url, key)
-        manager.add_cluster(name="bench", url=url, api_key=key)
+        manager.add_cluster(name="bench", urls=[url], api_key=key)
         manager.add_storage({"name": "folder", "type": "local", "path": str(installation.storages / "folder")})
         idle = _idle_cpu(installation.worker_pid)
         return Latency([_one(manager) for _ in range(jobs)], idle)
