@@ -129,14 +129,34 @@ def _choose_replicas(
             f"No Active replica to back up {collection!r} from ({', '.join(inactive)}): a replica in another state "
             f"may lack points. Wait until it has recovered, or repair it."
         )
-    # Those with the least choice first, each from the node that has the least to do.
-    load = dict.fromkeys(reachable, 0)
-    chosen = []
-    for wanted_id in sorted(wanted, key=lambda one: (len(candidates[one]), one)):
-        first, *rest = sorted(candidates[wanted_id], key=lambda peer: (load[peer], peer))
-        load[first] += 1
-        chosen.append(ShardSource(wanted_id, topology.key_of(wanted_id), first, tuple(rest)))
-    return sorted(chosen, key=lambda source: source.shard_id)
+    return [
+        ShardSource(
+            wanted_id, topology.key_of(wanted_id), peer, tuple(one for one in candidates[wanted_id] if one != peer)
+        )
+        for wanted_id, peer in sorted(_spread(candidates, reachable).items())
+    ]
+
+
+def _spread(candidates: dict[int, list[int]], reachable: set[int]) -> dict[int, int]:
+    """Choose a peer for each shard so that all have about as much to do."""
+    load = dict.fromkeys(sorted(reachable), 0)
+    chosen: dict[int, int] = {}
+    # Those with the least choice first.
+    for shard_id in sorted(candidates, key=lambda one: (len(candidates[one]), one)):
+        chosen[shard_id] = min(candidates[shard_id], key=lambda peer: (load[peer], peer))
+        load[chosen[shard_id]] += 1
+    # What was chosen early may have been better off elsewhere; each move evens the load out, so this ends.
+    moved = True
+    while moved:
+        moved = False
+        for shard_id, peer in chosen.items():
+            best = min(candidates[shard_id], key=lambda other: (load[other], other))
+            if load[peer] - load[best] > 1:
+                chosen[shard_id] = best
+                load[peer] -= 1
+                load[best] += 1
+                moved = True
+    return chosen
 
 
 def plan_restore(

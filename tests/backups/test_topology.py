@@ -67,6 +67,12 @@ class TestBackup:
         states = {0: {1: "Active", 2: "Active"}, 1: {1: "Active"}}
         assert [source.peer_id for source in plan(views(states, 1, 2)).shards] == [2, 1]
 
+    def test_a_ring_of_replicas_keeps_every_node_busy(self) -> None:
+        for order in ((1, 2, 3), (3, 1, 2), (2, 3, 1)):
+            a, b, c = order
+            ring = {0: {a: "Active", b: "Active"}, 1: {b: "Active", c: "Active"}, 2: {c: "Active", a: "Active"}}
+            assert sorted(source.peer_id for source in plan(views(ring, 1, 2, 3)).shards) == [1, 2, 3]
+
     def test_what_is_not_active_is_not_read_and_is_told(self) -> None:
         found = plan(views({0: {1: "Partial", 2: "Active"}}, 1, 2))
         assert [(source.peer_id, source.others) for source in found.shards] == [(2, ())]
