@@ -51,11 +51,38 @@ class ClusterAdmin(ConsoleAdmin):
         key += ["restore_api_key", "clear_restore_api_key"] if obj and obj.restore_api_key else ["restore_api_key"]
         if not self.has_change_permission(request, obj) and obj:
             return [
-                (None, {"fields": ["name", "all_urls", "key", "restore_key", "max_backup_age_hours", "is_default"]}),
+                (
+                    None,
+                    {
+                        "fields": [
+                            "name",
+                            "all_urls",
+                            "key",
+                            "restore_key",
+                            "max_backup_age_hours",
+                            "max_jobs",
+                            "max_jobs_per_node",
+                            "is_default",
+                        ]
+                    },
+                ),
                 _TLS,
             ]
         return [
-            (None, {"fields": ["name", "url", *key, "max_backup_age_hours", "is_default"]}),
+            (
+                None,
+                {
+                    "fields": [
+                        "name",
+                        "url",
+                        *key,
+                        "max_backup_age_hours",
+                        "max_jobs",
+                        "max_jobs_per_node",
+                        "is_default",
+                    ]
+                },
+            ),
             _TLS,
         ]
 

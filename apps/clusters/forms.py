@@ -37,9 +37,29 @@ class ClusterForm(ConnectionForm):
         help_text="Hours. A collection whose newest backup is older is overdue, unless a schedule says otherwise.",
     )
 
+    max_jobs = forms.IntegerField(
+        label="Jobs at once",
+        required=False,
+        min_value=1,
+        max_value=100,
+        widget=UnfoldAdminIntegerFieldWidget,
+        help_text="Schedules start no further backup while so many jobs run on this cluster.",
+    )
+    max_jobs_per_node = forms.IntegerField(
+        label="Jobs at once per node",
+        required=False,
+        min_value=1,
+        max_value=100,
+        widget=UnfoldAdminIntegerFieldWidget,
+        help_text="The same, for each of its nodes.",
+    )
+
     class Meta:
         model = Cluster
-        fields = ["name", "url", "api_key", "restore_api_key", "max_backup_age_hours", "is_default", "verify_tls", "ca"]
+        fields = [
+            "name", "url", "api_key", "restore_api_key", "max_backup_age_hours", "max_jobs", "max_jobs_per_node",
+            "is_default", "verify_tls", "ca",
+        ]  # fmt: skip
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -62,6 +82,14 @@ class ClusterForm(ConnectionForm):
         """Empty keeps what it was."""
         given = self.cleaned_data["max_backup_age_hours"]
         return int(self.instance.max_backup_age_hours if given is None else given)
+
+    def clean_max_jobs(self) -> int:
+        """Empty keeps what it was."""
+        return int(self.cleaned_data["max_jobs"] or self.instance.max_jobs)
+
+    def clean_max_jobs_per_node(self) -> int:
+        """Empty keeps what it was."""
+        return int(self.cleaned_data["max_jobs_per_node"] or self.instance.max_jobs_per_node)
 
     def clean_ca(self) -> str:
         ca = str(self.cleaned_data.get("ca") or "").strip()

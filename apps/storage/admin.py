@@ -54,7 +54,7 @@ class StorageConfigAdmin(ConsoleAdmin):
         }
         # Who edits may change the type: a script then shows the fields of the chosen one.
         shown = [parts[obj.type]] if obj is not None and looks_only else list(parts.values())
-        return [(None, {"fields": ["name", "type", "is_default"]}), *shown]
+        return [(None, {"fields": ["name", "type", "is_default", "max_jobs"]}), *shown]
 
     def get_readonly_fields(self, request: HttpRequest, obj: StorageConfig | None = None) -> Any:
         return [] if obj is None or self.has_change_permission(request, obj) else ["secret", "access"]

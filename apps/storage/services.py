@@ -53,8 +53,9 @@ FIELDS = (
     "s3_addressing_style",
     "verify_tls",
     "ca",
+    "max_jobs",
 )
-_FLAGS = frozenset({"is_default", "verify_tls"})
+_NO_TEXT = frozenset({"is_default", "verify_tls", "max_jobs"})
 # Two savers can collide on "exactly one default": the loser tries again and finds the winner's row.
 _SAVE_TRIES = 3
 
@@ -144,7 +145,7 @@ def _apply(storage: StorageConfig, data: Mapping[str, Any]) -> None:
     problems = {field: f"There is no field {field!r} in a storage." for field in data if field not in FIELDS}
     for field in (field for field in FIELDS if field in data):
         value = data[field]
-        if field in _FLAGS:
+        if field in _NO_TEXT:
             if value is None:
                 continue
         elif value is None:

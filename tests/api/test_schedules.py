@@ -193,3 +193,19 @@ class TestPolicies:
         assert token_client(Scope.OPERATE).delete(f"{V1}/holds/{made['id']}").status_code == 403
         assert result_of(api.delete(f"{V1}/holds/{made['id']}"))["released_at"] is not None
         assert result_of(api.get(f"{V1}/holds"))["total"] == 1
+
+
+def test_tags_of_a_collection(api: APIClient, down: Cluster) -> None:
+    where = f"{V1}/collections/films/tags"
+
+    assert result_of(api.put(where, {"tags": ["gold", " daily "]}, format="json")) == {"tags": ["daily", "gold"]}
+    assert result_of(api.put(where, {"tags": ["gold"]}, format="json")) == {"tags": ["gold"]}
+    assert result_of(api.get(where)) == {"tags": ["gold"]}
+    assert "printable" in error_of(api.put(where, {"tags": ["a\u0007"]}, format="json"))
+
+
+def test_limits_of_a_cluster(api: APIClient, down: Cluster) -> None:
+    changed = result_of(api.put(f"{V1}/clusters/{down.pk}", {"max_jobs": 5}, format="json"))
+
+    assert (changed["max_jobs"], changed["max_jobs_per_node"]) == (5, 1)
+    assert api.put(f"{V1}/clusters/{down.pk}", {"max_jobs": 0}, format="json").status_code == 400

@@ -98,16 +98,19 @@ def test_tickers_killed_at_any_moment_lose_and_double_nothing(folder: Any) -> No
         while True:
             fire_due(now=clock())
 
-    killed = 0
+    killed, reach, seen = 0, 0.12, 0
     while killed < KILLS:
         processes = [in_a_process(work) for _ in range(2)]
         for process in processes:
-            time.sleep(dice.uniform(0.0, 0.12))
+            time.sleep(dice.uniform(0.0, reach))
             if process.pid is not None:
                 os.kill(process.pid, signal.SIGKILL)
             process.join(10)
             killed += 1
         connections.close_all()
+        # On a busy host they need longer to get anywhere: the blows must fall into their work.
+        done = ScheduleRun.objects.count()
+        reach, seen = (min(2.0, reach * 1.5) if done == seen else reach), done
     end = clock()
     fire_due(now=end)
 

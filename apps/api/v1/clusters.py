@@ -9,7 +9,7 @@ from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from apps.api.fields import EnumField, FlagField, PeerIdField, TextField, TimeField
+from apps.api.fields import EnumField, FlagField, IntegerField, PeerIdField, TextField, TimeField
 from apps.api.schema import TRUE, operation
 from apps.api.v1.lookup import ClusterNotFound
 from apps.api.views import ApiView
@@ -82,6 +82,8 @@ class ClusterUpdateSerializer(serializers.Serializer[Any]):
     )
     nodes = NodesField(required=False, help_text="Peer id → REST address, for clusters of many nodes")
     is_default = FlagField(required=False)
+    max_jobs = IntegerField(required=False, min_value=1, max_value=100, help_text="Schedules start no more at once")
+    max_jobs_per_node = IntegerField(required=False, min_value=1, max_value=100, help_text="The same, for each node")
     verify_tls = FlagField(required=False)
     ca = TextField(required=False, max_length=100_000, allow_blank=True, help_text="PEM")
 
@@ -150,6 +152,8 @@ class ClusterSerializer(serializers.Serializer[Any]):
     verify_tls = serializers.BooleanField()
     ca = serializers.CharField(allow_blank=True)
     is_default = serializers.BooleanField()
+    max_jobs = serializers.IntegerField(help_text="Schedules start no backup while so many jobs run on it")
+    max_jobs_per_node = serializers.IntegerField()
     created_at = TimeField()
     updated_at = TimeField()
 

@@ -117,6 +117,7 @@ _STORAGE_SHOWN: dict[str, Any] = {
     "verify_tls": True,
     "ca": "",
     "is_default": True,
+    "max_jobs": 4,
     "created_at": _AT,
     "updated_at": _AT,
 }
@@ -141,6 +142,8 @@ _CLUSTER_SHOWN: dict[str, Any] = {
     "verify_tls": True,
     "ca": "",
     "is_default": True,
+    "max_jobs": 2,
+    "max_jobs_per_node": 1,
     "created_at": _AT,
     "updated_at": _AT,
 }

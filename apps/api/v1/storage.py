@@ -11,7 +11,7 @@ from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from apps.api.fields import EnumField, FlagField, TextField, TimeField, storage_type
+from apps.api.fields import EnumField, FlagField, IntegerField, TextField, TimeField, storage_type
 from apps.api.permissions import caller
 from apps.api.schema import TRUE, operation
 from apps.api.v1.lookup import StorageNotFound
@@ -46,6 +46,7 @@ class StorageConfigUpdateSerializer(serializers.Serializer[Any]):
     s3_addressing_style = EnumField("S3AddressingStyle", list(AddressingStyle.values), required=False)
     verify_tls = FlagField(required=False)
     ca = TextField(required=False, allow_blank=True, max_length=100_000, help_text="PEM")
+    max_jobs = IntegerField(required=False, min_value=1, max_value=100, help_text="Schedules start no more at once")
 
 
 class StorageConfigCreateSerializer(StorageConfigUpdateSerializer):
@@ -71,6 +72,7 @@ class StorageConfigSerializer(serializers.Serializer[Any]):
     verify_tls = serializers.BooleanField()
     ca = serializers.CharField(allow_null=True)
     is_default = serializers.BooleanField()
+    max_jobs = serializers.IntegerField(help_text="Schedules start no backup while so many jobs use it")
     created_at = TimeField()
     updated_at = TimeField()
 

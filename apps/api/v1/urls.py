@@ -54,6 +54,7 @@ from apps.api.v1.snapshots import (
     SnapshotView,
 )
 from apps.api.v1.storage import StorageConfigsView, StorageConfigView, StorageTestView
+from apps.api.v1.tags import CollectionTagsView
 from apps.api.v1.tokens import TokensView, TokenView
 from apps.api.v1.verifications import BackupVerificationsView, BackupVerifyView
 from apps.api.views import UnknownPath
@@ -67,6 +68,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("collections", CollectionsView.as_view()),
     path(_COLLECTION, CollectionView.as_view()),
     path(f"{_COLLECTION}/cluster", CollectionClusterView.as_view()),
+    path(f"{_COLLECTION}/tags", CollectionTagsView.as_view()),
     path(f"{_COLLECTION}/snapshots", SnapshotsView.as_view()),
     path(f"{_COLLECTION}/snapshots/recover", RecoverView.as_view()),
     path(f"{_COLLECTION}/snapshots/<str:snapshotName>", SnapshotView.as_view(), name="api-snapshot"),
