@@ -152,7 +152,7 @@ def reconcile(
     that was claimed already. Raises: ReconciliationRunning.
     """
     if not dry_run and run is None:
-        run = claim_run(trigger=trigger, now=now)
+        run = claim_run(trigger=trigger, now=now, whole=clusters is None and storages is None)
     outcome = Outcome()
     reconciler = _Reconciler(run, outcome, tell, Limits(now=now, age=age()))
     try:
@@ -291,7 +291,8 @@ def is_due(*, now: datetime) -> bool:
     if runs.filter(status=ReconciliationStatus.PENDING).exists():
         return True
     every = timedelta(hours=settings.BACKUPMGR_RECONCILE_HOURS)
-    return bool(every) and not runs.filter(started_at__gt=now - every).exists()
+    # What people look at by hand may be a part only, and does not put off the whole.
+    return bool(every) and not runs.exclude(trigger="command").filter(started_at__gt=now - every).exists()
 
 
 def ask_for_run(*, now: datetime, user: AbstractBaseUser | None = None) -> Reconciliation:
@@ -308,8 +309,8 @@ def ask_for_run(*, now: datetime, user: AbstractBaseUser | None = None) -> Recon
         return waiting if waiting is not None else ask_for_run(now=now, user=user)
 
 
-def claim_run(*, trigger: str, now: datetime) -> Reconciliation:
-    """Begin a run; of several callers one does. Takes the one that was asked for, when there is one.
+def claim_run(*, trigger: str, now: datetime, whole: bool = True) -> Reconciliation:
+    """Begin a run; of several callers one does. One that looks at everything takes the one that was asked for, if any.
 
     Raises: ReconciliationRunning.
     """
@@ -320,7 +321,7 @@ def claim_run(*, trigger: str, now: datetime) -> Reconciliation:
     started = {"status": ReconciliationStatus.RUNNING, "started_at": now, "seen_at": now}
     try:
         with transaction.atomic():
-            waiting = Reconciliation.objects.filter(status=ReconciliationStatus.PENDING).first()
+            waiting = Reconciliation.objects.filter(status=ReconciliationStatus.PENDING).first() if whole else None
             if waiting is not None and Reconciliation.objects.filter(
                 pk=waiting.pk, status=ReconciliationStatus.PENDING
             ).update(**started):

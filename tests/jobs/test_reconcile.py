@@ -25,7 +25,7 @@ from apps.jobs.models import Job
 from apps.jobs.orphans import OrphanDecided, adopt_orphan, delete_orphan, dismiss_orphan
 from apps.jobs.reconciling import Outcome, reconcile
 from apps.jobs.services import delete_backup
-from apps.sandbox import SandboxNode
+from apps.sandbox import SandboxCluster, SandboxNode
 from apps.storage.local import LocalStore
 from apps.storage.models import StorageConfig
 from apps.storage.services import open_store
@@ -486,6 +486,43 @@ class TestNodes:
         look()
 
         assert not MadeSnapshot.objects.exists(), "all nodes were asked, and it is not there"
+
+
+class TestManyNodes:
+    @pytest.fixture
+    def three(self, db: None, sandbox_cluster: SandboxCluster) -> Cluster:
+        first, *others = sandbox_cluster.urls
+        return Cluster.objects.create(name="three", url=first, other_urls=others)
+
+    def test_what_is_left_on_any_node_goes_and_a_node_that_is_away_is_told(
+        self, run: RunJob, storage: StorageConfig, three: Cluster, sandbox_cluster: SandboxCluster
+    ) -> None:
+        films = Collections(sandbox_cluster.urls[0])
+        films.create("films", points=60, shards=3)
+        for number in range(3):
+            sandbox_cluster.node(number).faults.add(
+                action="status", method="DELETE", path=".*/snapshots/.*", status=503
+            )
+        job = run("backup", "films", cluster=three)
+        assert job.status == "completed", story(job)
+        for number in range(3):
+            sandbox_cluster.node(number).faults.clear()
+        Leftover.objects.all().delete()
+        assert MadeSnapshot.objects.count() == 3
+        sandbox_cluster.stop(2)
+
+        outcome = look()
+
+        (place,) = outcome.failed
+        assert place.name == "three"
+        there = outcome.cleaned
+        assert 1 <= there <= 3
+        assert MadeSnapshot.objects.count() == 3 - there, "what nobody could look at stays known"
+        sandbox_cluster.start(2)
+        outcome = look()
+        assert (outcome.cleaned, outcome.failed) == (3 - there, [])
+        assert not MadeSnapshot.objects.exists()
+        assert set(Orphan.objects.values_list("state", flat=True)) == {"cleaned"}
 
 
 class TestHalfRestored:

@@ -211,6 +211,17 @@ class TestWorkers:
         assert not is_due(now=now + timedelta(days=7))
         assert Reconciliation.objects.get() == run
 
+    def test_a_look_at_a_part_leaves_the_whole_one_to_be_done(self, storage: StorageConfig) -> None:
+        asked = ask_for_run(now=timezone.now())
+
+        reconcile(trigger="command", now=timezone.now(), storages=[storage])
+
+        asked.refresh_from_db()
+        assert asked.status == "pending"
+        reconcile(trigger="command", now=timezone.now())
+        asked.refresh_from_db()
+        assert asked.status == "completed"
+
     def test_of_many_that_begin_at_once_one_does(self, transactional_db: None) -> None:
         now = timezone.now()
 
