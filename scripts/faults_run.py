@@ -15,10 +15,11 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path.insert(1, str(REPOSITORY))
 
 from faultlib import report  # noqa: E402
-from faultlib.bed import Bed, fresh_folder, remove_folder  # noqa: E402
-from faultlib.cells import BEDS, Cell, all_cells  # noqa: E402
+from faultlib.bed import Bed, Needs, fresh_folder, remove_folder  # noqa: E402
+from faultlib.cells import BEDS, QUICK_CELLS, Cell, all_cells  # noqa: E402
 from faultlib.errors import FaultsError  # noqa: E402
 from faultlib.runner import Runner  # noqa: E402
+from faultlib.soak import Load, soak  # noqa: E402
 
 
 class Stopped(BaseException):
@@ -28,7 +29,11 @@ class Stopped(BaseException):
 def main() -> int:
     """Return 0 when every cell is green, 1 when one is red, 2 when there is no result."""
     options = _options()
+    if options.what == "soak":
+        return _soak(options)
     cells = [cell for cell in all_cells() if not options.only or any(word in cell.key for word in options.only)]
+    if options.quick:
+        cells = [cell for cell in cells if cell.key in QUICK_CELLS]
     if options.list:
         print("\n".join(cell.key for cell in cells))
         return 0
@@ -56,6 +61,8 @@ def main() -> int:
         if not options.keep:
             remove_folder(folder)
     seconds = time.monotonic() - started
+    if options.write_docs:
+        report.write_docs(REPOSITORY / "docs" / "reliability.md", results, seconds)
     if options.json:
         print(json.dumps([result.as_json() for result in results], indent=2))
     else:
@@ -81,12 +88,44 @@ def _run_bed(name: str, cells: list[Cell], folder: Path, options: argparse.Names
     return results
 
 
+def _soak(options: argparse.Namespace) -> int:
+    """Run the soak; 0 when nothing is wrong, 1 when something is, 2 when there is no result."""
+    load = Load(jobs=options.jobs, collections=max(1, options.jobs // 4), seed=options.seed)
+    needs = Needs(s3=False, database="postgres" if options.postgres else "sqlite")
+    outcome = None
+    try:
+        folder = fresh_folder(options.dir.absolute())
+        try:
+            with ExitStack() as stack:
+                outcome = soak(Bed(folder, stack, needs), load)
+        finally:
+            if not options.keep:
+                remove_folder(folder)
+    except FaultsError as error:
+        print(f"No result: {error}", file=sys.stderr)
+        return 2
+    print(json.dumps({"database": needs.database, **outcome.facts, "problems": outcome.problems}, indent=2))
+    return 1 if outcome.problems else 0
+
+
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="scripts/faults",
         description="Breaks backups and restores at every step, for real, and looks whether the truth is told.",
         epilog="Ends with 0 when every cell is green, 1 when one is red, 2 when there is no result.",
     )
+    parser.add_argument(
+        "what",
+        nargs="?",
+        choices=["table", "soak"],
+        default="table",
+        help="the table, or many workers",
+    )
+    parser.add_argument("--quick", action="store_true", help="the small part that scripts/test runs, too")
+    parser.add_argument("--write-docs", action="store_true", help="put the result into docs/reliability.md")
+    parser.add_argument("--postgres", action="store_true", help="soak: on PostgreSQL instead of SQLite")
+    parser.add_argument("--jobs", type=int, default=200, help="soak: so many jobs (200)")
+    parser.add_argument("--seed", type=int, default=1, help="soak: of what is random (1)")
     parser.add_argument("--only", action="append", metavar="TEXT", help="cells whose name holds this; may be repeated")
     parser.add_argument("--list", action="store_true", help="print the names of the cells")
     parser.add_argument("--json", action="store_true", help="the result as JSON; the progress goes to stderr")

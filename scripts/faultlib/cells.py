@@ -29,6 +29,23 @@ BEDS = {
     "postgres": Needs(s3=False, database="postgres"),
 }
 
+#: The small part: one of each kind. scripts/test runs it.
+QUICK_CELLS = (
+    "backup-folder/reset/middle",
+    "backup-folder/truncated/last-byte-2",
+    "backup-folder/500/after-snapshot",
+    "backup-folder/kill-worker/middle",
+    "backup-folder/kill-group/last-write",
+    "backup-folder/stolen-at-once/middle",
+    "backup-folder/twice/pending",
+    "backup-folder/cancel/after-snapshot",
+    "backup-folder/cancel/pending",
+    "restore-folder/stalled/uploaded",
+    "restore-folder/kill-worker/uploaded",
+    "restore-folder/cancel/before-create",
+    "restore-s3/truncated/s3-pull-middle",
+)
+
 _AT_REQUEST = ("refused", "reset", "stalled", "truncated", "500", "503", "429", "outage")
 _AT_ANSWER = ("lost", "reset", "stalled", "truncated", "500")
 _IN_A_BODY = ("refused", "reset", "stalled", "truncated", "slow")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from .cells import Cell
@@ -88,6 +89,18 @@ def tables(results: list[Result]) -> str:
             lines.append(f"| {title} | " + " | ".join(row) + " |")
         pieces.append("\n".join(lines))
     return "\n\n".join(pieces)
+
+
+_BEGIN, _END = "<!-- table: begin -->", "<!-- table: end -->"
+
+
+def write_docs(page: Path, results: list[Result], seconds: float) -> None:
+    """Put tables and summary between the marks of the page."""
+    before, _, rest = page.read_text().partition(_BEGIN)
+    _, _, after = rest.partition(_END)
+    red = "\n\n".join(f"    {line}" for result in results if result.is_red for line in result.line().splitlines())
+    pieces = [summary(results, seconds), *([f"Red:\n\n{red}"] if red else []), tables(results)]
+    page.write_text(f"{before}{_BEGIN}\n" + "\n\n".join(pieces) + f"\n{_END}{after}")
 
 
 def summary(results: list[Result], seconds: float) -> str:
