@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from datetime import datetime
 
@@ -24,6 +25,8 @@ from apps.core.permissions import Scope
 from apps.jobs.health import worker_state
 from apps.jobs.models import Job
 from apps.jobs.states import BACKUP_TYPES, JobStatus, JobType
+from apps.protection.facts import read_facts
+from apps.protection.judge import WORST_FIRST, State, judge
 
 _TEXT = OpenApiResponse(OpenApiTypes.STR, description="Prometheus text exposition format")
 
@@ -58,11 +61,46 @@ class DatabaseCollector(Collector):
         yield from self._jobs()
         yield from self._finished_jobs()
         yield from self._backups()
+        yield from self._protection()
         oldest = Job.objects.due(self._now).aggregate(oldest=Min("not_before"))["oldest"]
         waited = (self._now - oldest).total_seconds() if oldest else 0.0
         yield GaugeMetricFamily("backupmgr_queue_age_seconds", "How long the oldest due job has waited", waited)
         alive = worker_state(self._now).alive
         yield GaugeMetricFamily("backupmgr_workers_alive", "Workers seen lately", alive)
+
+    def _protection(self) -> Iterator[Metric]:
+        """The verdict of the overview: the same function on the same facts."""
+        facts = read_facts(self._now)
+        verdict = judge(facts)
+        overall = GaugeMetricFamily(
+            "backupmgr_protection_state", "1 for the state that everything together is in", labels=["state"]
+        )
+        for state in State:
+            overall.add_metric([state], state == verdict.state)
+        yield overall
+        collections = GaugeMetricFamily(
+            "backupmgr_collections", "Collections by cluster and protection state", labels=["cluster", "state"]
+        )
+        counts = Counter((standing.facts.cluster, standing.state) for standing in verdict.standings)
+        contact = GaugeMetricFamily(
+            "backupmgr_cluster_last_contact_timestamp_seconds", "When the cluster last answered", labels=["cluster"]
+        )
+        for cluster in facts.clusters:
+            for state in WORST_FIRST:
+                collections.add_metric([cluster.name, state], counts[(cluster.name, state)])
+            if cluster.seen_at is not None:
+                contact.add_metric([cluster.name], cluster.seen_at.timestamp())
+        yield from (collections, contact)
+        good = GaugeMetricFamily(
+            "backupmgr_collection_last_good_timestamp_seconds",
+            "When the data of the newest good backup was read",
+            labels=["cluster", "collection"],
+        )
+        for standing in verdict.standings:
+            if standing.facts.newest is not None:
+                labels = [standing.facts.cluster, standing.facts.name]
+                good.add_metric(labels, standing.facts.newest.data_at.timestamp())
+        yield good
 
     def _jobs(self) -> Iterator[Metric]:
         jobs = GaugeMetricFamily("backupmgr_jobs", "Jobs by type and status", labels=["type", "status"])

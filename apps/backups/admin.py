@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from datetime import datetime, timedelta
 from typing import Any
 
 from django.contrib import admin, messages
-from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed, HttpResponseRedirect
+from django.db.models import Q
+from django.http import HttpRequest, HttpResponse, HttpResponseBase, HttpResponseNotAllowed, HttpResponseRedirect
 from django.urls import reverse
 from django.utils import timezone
 from django.utils.html import format_html
+from django.utils.http import urlencode
 from django.utils.safestring import SafeString
 
+from apps.audit.trail import record_action
 from apps.backups.catalogue import rescan
-from apps.backups.models import Backup, BackupStatus, Leftover
-from apps.core.admin_cells import BAD, NOTHING, OFF, OK, ago, number, state_cell, time_cell
-from apps.core.admin_kit import FactAdmin, demand, may
+from apps.backups.models import Backup, BackupStatus, Leftover, Part
+from apps.backups.parts_page import send_manifest, stream_part
+from apps.backups.policies import Hold
+from apps.backups.recipe import recipe
+from apps.core.admin_cells import BAD, NOTHING, OFF, OK, ago, exact, number, state_cell, time_cell
+from apps.core.admin_kit import FactAdmin, demand, may, person
 from apps.core.errors import BackupmgrError
-from apps.core.permissions import Scope
+from apps.core.permissions import SCOPE_PERMISSIONS, Scope
 from apps.core.text import format_duration, format_size, plural
 from apps.storage.models import StorageConfig
 
@@ -87,11 +94,51 @@ class StateFilter(admin.SimpleListFilter):
         return queryset.filter(status=self.value()) if self.value() in BackupStatus.values else queryset
 
 
+class AgeFilter(admin.SimpleListFilter):
+    title = "age"
+    parameter_name = "age"
+    _DAYS = {"1": "up to 1 day", "7": "up to 7 days", "30": "up to 30 days", "over-30": "over 30 days",
+             "over-90": "over 90 days"}  # fmt: skip
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return list(self._DAYS.items())
+
+    def queryset(self, request: HttpRequest, queryset: Any) -> Any:
+        chosen = self.value()
+        if chosen not in self._DAYS:
+            return queryset
+        edge = timezone.now() - timedelta(days=int(chosen.removeprefix("over-")))
+        return (
+            queryset.filter(created_at__lt=edge)
+            if chosen.startswith("over-")
+            else queryset.filter(created_at__gte=edge)
+        )
+
+
+class EvidenceFilter(admin.SimpleListFilter):
+    """What is known of a backup beyond having been written."""
+
+    title = "evidence"
+    parameter_name = "evidence"
+    _WAYS = {
+        "proven": ("Proven by a restore", Q(restored_at__isnull=False)),
+        "tested": ("Tested in some way", Q(checked_at__isnull=False) | Q(restored_at__isnull=False)),
+        "untested": ("Not tested yet", Q(checked_at=None, restored_at=None)),
+    }
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [(value, words) for value, (words, _) in self._WAYS.items()]
+
+    def queryset(self, request: HttpRequest, queryset: Any) -> Any:
+        chosen = self.value()
+        return queryset.filter(self._WAYS[chosen][1]) if chosen in self._WAYS else queryset
+
+
 @admin.register(Backup)
 class BackupAdmin(FactAdmin):
     list_display = ["collection", "state", "made", "size", "points", "place", "evidence"]
     list_display_links = ["collection"]
-    list_filter = [StateFilter, CollectionFilter, "cluster", "storage"]
+    list_filter = [StateFilter, EvidenceFilter, AgeFilter, CollectionFilter, "cluster", "storage"]
     list_select_related = ["storage"]
     search_fields = ["collection_name", "snapshot_name", "cluster_name"]
     search_help_text = "Collection, backup name or cluster"
@@ -104,10 +151,14 @@ class BackupAdmin(FactAdmin):
         return super().get_queryset(request).defer("manifest")
 
     def object_queryset(self, request: HttpRequest) -> Any:
-        return Backup.objects.select_related("storage", "cluster")
+        return Backup.objects.select_related("storage", "cluster", "policy")
 
-    def own_urls(self) -> list[tuple[str, str, Callable[..., HttpResponse]]]:
-        return [("rescan/<uuid:storage_id>/", "backups_backup_rescan", self.rescan_view)]
+    def own_urls(self) -> list[tuple[str, str, Callable[..., HttpResponseBase]]]:
+        return [
+            ("rescan/<uuid:storage_id>/", "backups_backup_rescan", self.rescan_view),
+            ("<uuid:backup_id>/parts/<int:shard_id>/", "backups_backup_part", self.part_view),
+            ("<uuid:backup_id>/manifest/", "backups_backup_manifest", self.manifest_view),
+        ]
 
     # --- columns -------------------------------------------------------------------------------------------
     @admin.display(description="Collection")
@@ -152,8 +203,13 @@ class BackupAdmin(FactAdmin):
             state=backup_state(obj),
             proof=proof(obj),
             took=format_duration(seconds) if seconds >= 0 else NOTHING,
-            parts=obj.parts.order_by("shard_id"),
             verifications=obj.verifications.order_by("-created_at", "-id")[:SHOWN_VERIFICATIONS],
+            parts=part_rows(obj),
+            recipe=recipe(obj),
+            kept=kept_because(obj, timezone.now()),
+            holds=Hold.objects.active(timezone.now()).filter(backup=obj),
+            may_hold=request.user.has_perm("backups.add_hold") and obj.status != BackupStatus.DELETING,
+            collection_address=_collection_address(obj),
             jobs=obj.jobs.order_by("-created_at", "-id")[:20],
             manifest=json.dumps(obj.manifest, indent=2, ensure_ascii=False, sort_keys=False),
             may_restore=may(request, Scope.RESTORE) and obj.status == BackupStatus.COMPLETED,
@@ -161,6 +217,33 @@ class BackupAdmin(FactAdmin):
             may_delete=request.user.has_perm("backups.delete_backup") and obj.status != BackupStatus.DELETING,
             tombstone=Leftover.objects.filter(backup=obj).first(),
         )
+
+    def part_view(self, request: HttpRequest, backup_id: Any, shard_id: int) -> HttpResponseBase:
+        """Send a part: it holds the data itself, so it is for who may restore."""
+        demand(request, SCOPE_PERMISSIONS[Scope.RESTORE])
+        part = Part.objects.select_related("backup__storage").filter(backup=backup_id, shard_id=shard_id).first()
+        if part is None:
+            return self.gone(request, "part")
+        return self._sent(request, part.backup, f"shard {shard_id}", lambda: stream_part(part))
+
+    def manifest_view(self, request: HttpRequest, backup_id: Any) -> HttpResponseBase:
+        backup = self.find(request, backup_id)
+        if not isinstance(backup, Backup):
+            return self.gone(request)
+        return self._sent(request, backup, "the manifest", lambda: send_manifest(backup))
+
+    def _sent(
+        self, request: HttpRequest, backup: Backup, what: str, send: Callable[[], HttpResponseBase]
+    ) -> HttpResponseBase:
+        try:
+            answer = send()
+        except BackupmgrError as error:
+            messages.error(request, f"Not sent: {error}")
+            return HttpResponseRedirect(self.object_url(backup))
+        record_action(
+            "backup.download", f"Downloaded {what} of the backup {backup}.", about=backup, user=person(request)
+        )
+        return answer
 
     def rescan_view(self, request: HttpRequest, storage_id: str) -> HttpResponse:
         """Make the catalogue say what the storage holds, and tell what came of it."""
@@ -186,3 +269,45 @@ class BackupAdmin(FactAdmin):
             if len(result.problems) > SHOWN_PROBLEMS:
                 messages.warning(request, f"And {len(result.problems) - SHOWN_PROBLEMS} more.")
         return HttpResponseRedirect(reverse("admin:storage_storageconfig_change", args=[storage.pk]))
+
+
+def part_rows(backup: Backup) -> list[tuple[Part, str]]:
+    """The parts, each with the points that its shard held: a number, or its bounds when somebody wrote meanwhile."""
+    bounds = {
+        shard.get("shard_id"): (shard.get("points_min"), shard.get("points_max"), shard.get("shard_key"))
+        for shard in backup.manifest.get("shards") or []
+        if isinstance(shard, dict)
+    }
+    rows = []
+    for part in backup.parts.order_by("shard_id"):
+        low, high, key = bounds.get(part.shard_id, (part.points_count, part.points_count, None))
+        words = number(high) if low == high else f"{number(low)} to {number(high)}"
+        rows.append((part, f"{words}, key {key}" if key is not None else words))
+    return rows
+
+
+def kept_because(backup: Backup, now: datetime) -> list[str]:
+    """Why it is still there, and what may end that; the strongest reason first."""
+    said = []
+    for hold in Hold.objects.active(now).filter(backup=backup).select_related("created_by"):
+        owner = f" by {hold.created_by.get_username()}" if hold.created_by else ""
+        said.append(f"Held{owner}{f' until {exact(hold.until)}' if hold.until else ''}: {hold.reason}")
+    if backup.locked_until and backup.locked_until > now:
+        said.append(f"Its storage keeps it locked until {exact(backup.locked_until)}.")
+    if backup.delete_at:
+        said.append(f"Retention let it go ({backup.expire_reason}); it is deleted after {exact(backup.delete_at)}.")
+    elif backup.policy is not None:
+        said.append(f"By the policy {backup.policy}.")
+    elif backup.keep_until:
+        said.append(f"Until {exact(backup.keep_until)}.")
+    if not said:
+        said.append("No rule removes it: it stays until somebody deletes it.")
+    return said
+
+
+def _collection_address(backup: Backup) -> str:
+    """The page of its collection; empty when its cluster is not registered here."""
+    if backup.cluster_id is None:
+        return ""
+    query = urlencode({"cluster": str(backup.cluster_id), "name": backup.collection_name})
+    return f"{reverse('admin:clusters_collection')}?{query}"

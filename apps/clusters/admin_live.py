@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from apps.clusters.models import Cluster
+from apps.clusters.nodes import resolve_nodes
 from apps.clusters.qdrant import QdrantNode
 from apps.core.errors import BackupmgrError
 
@@ -37,7 +38,13 @@ class LiveCollections:
 
 
 def page_node(cluster: Cluster) -> QdrantNode:
-    """A client with a page's patience. Raises: crypto.UndecryptableSecret."""
+    """A client with a page's patience, of the first node that answers.
+
+    Raises: crypto.UndecryptableSecret; BackupmgrErrors when there are many addresses and none answers.
+    """
+    if len(cluster.addresses) > 1:
+        first = resolve_nodes(cluster, asks=1, timeout_seconds=REQUEST_SECONDS).first
+        return QdrantNode(replace(first, timeout_seconds=REQUEST_SECONDS))
     return QdrantNode(cluster.quick_endpoint(REQUEST_SECONDS))
 
 

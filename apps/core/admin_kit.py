@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import update_wrapper
 from typing import Any
 from urllib.parse import urlencode
@@ -12,7 +12,7 @@ from django.contrib.admin.options import IS_POPUP_VAR
 from django.contrib.auth.base_user import AbstractBaseUser
 from django.core.exceptions import ImproperlyConfigured, PermissionDenied, ValidationError
 from django.db.models import Model, QuerySet
-from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.http import HttpRequest, HttpResponse, HttpResponseBase, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 from django.utils.text import capfirst
@@ -51,7 +51,7 @@ class ConsoleAdmin(ModelAdmin):
     empty_title = "Nothing here yet"
     empty_text = ""
 
-    def own_urls(self) -> list[tuple[str, str, Callable[..., HttpResponse]]]:
+    def own_urls(self) -> Sequence[tuple[str, str, Callable[..., HttpResponseBase]]]:
         """Return (route, URL name, view) of this admin's own pages."""
         return []
 
@@ -59,8 +59,8 @@ class ConsoleAdmin(ModelAdmin):
         own = [path(route, self._wrapped(view), name=name) for route, name, view in self.own_urls()]
         return own + super().get_urls()
 
-    def _wrapped(self, view: Callable[..., HttpResponse]) -> Callable[..., HttpResponse]:
-        def wrapper(*args: Any, **kwargs: Any) -> HttpResponse:
+    def _wrapped(self, view: Callable[..., HttpResponseBase]) -> Callable[..., HttpResponseBase]:
+        def wrapper(*args: Any, **kwargs: Any) -> HttpResponseBase:
             return self.admin_site.admin_view(view)(*args, **kwargs)
 
         return update_wrapper(wrapper, view)

@@ -98,10 +98,11 @@ def _cell(cell: Cell, index: int, last: bool) -> SafeString:
     x = index * 8 + 1
     shape = SafeString(_SHAPES[cell.tone].format(x=x, h=x + 0.5, c=x + 1.5))
     outline = format_html('<rect class="bm-c-today" x="{}" y="0.5" width="7" height="19" rx="2"/>', x - 0.5)
-    inside = format_html(
-        '<title>{}</title><rect class="bm-c-hit" x="{}" y="0" width="8" height="20"/>{}{}',
-        cell.title, x - 1, shape, outline if last else "",
-    )  # fmt: skip
+    edge = outline if last else ""
     if cell.link:
+        hit = format_html('<rect class="bm-c-hit" x="{}" width="8" height="20"/>', x - 1)
+        inside = format_html("<title>{}</title>{}{}{}", cell.title, hit, shape, edge)
         return format_html('<a href="{}" aria-label="{}">{}</a>', cell.link, cell.title, inside)
-    return format_html("<g>{}</g>", inside)
+    if cell.tone == "off":  # nothing to say of it, and most cells of a long list are so
+        return format_html("{}{}", shape, edge)
+    return format_html("<g><title>{}</title>{}{}</g>", cell.title, shape, edge)

@@ -26,14 +26,15 @@
   });
 
   document.addEventListener("click", function (event) {
-    const button = event.target.closest("[data-copy]");
+    const button = event.target.closest("[data-copy], [data-copy-from]");
     if (button) {
+      const text = button.dataset.copy || document.getElementById(button.dataset.copyFrom).textContent;
       const done = function () {
         const words = button.textContent;
         button.textContent = "Copied";
         setTimeout(function () { button.textContent = words; }, 1500);
       };
-      if (navigator.clipboard) navigator.clipboard.writeText(button.dataset.copy).then(done);
+      if (navigator.clipboard) navigator.clipboard.writeText(text).then(done);
     }
     document.querySelectorAll(".bm-filters details[open]").forEach(function (menu) {
       if (!menu.contains(event.target)) menu.open = false;

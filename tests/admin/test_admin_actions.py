@@ -264,7 +264,11 @@ def test_delete_of_a_backup_names_it_and_then_removes_it(
     assert "last good backup of products" in asked
     assert manifest.exists()
 
-    response = root.post(address)
+    for typed in ("", "Products"):
+        assert "exactly as it is written" in root.post(address, {"typed_name": typed}).content.decode()
+    assert manifest.exists(), "the last good one goes only when its name was typed"
+
+    response = root.post(address, {"typed_name": "products"})
 
     assert "Deleted" in told(response)
     assert not Backup.objects.exists()
@@ -412,6 +416,7 @@ def doors(cluster: Cluster, storage: StorageConfig, backup: Backup) -> dict[str,
     restored = make_job(cluster, storage, "c", type="restore", status="failed", backup=backup)
     return {
         reverse("admin:jobs_job_backup"): "operator",
+        reverse("admin:jobs_job_backup_all"): "operator",
         restore(backup): "operator",
         reverse("admin:jobs_job_cancel", args=[running.pk]): "operator",
         reverse("admin:jobs_job_retry", args=[failed.pk]): "operator",

@@ -11,6 +11,7 @@ from django.urls import reverse
 from django.utils import timezone
 
 from apps.clusters.models import Cluster
+from apps.jobs.events import record
 from apps.jobs.models import Job, JobAttempt, Worker
 from apps.storage.models import StorageConfig
 from tests.admin.world import make_job
@@ -86,6 +87,14 @@ def test_cancel_ends_it(root: Client, waiting: Job) -> None:
 
     waiting.refresh_from_db()
     assert waiting.status == "cancelled"
+
+
+def test_what_lies_behind_an_error_is_told_below_it(root: Client, waiting: Job) -> None:
+    record(waiting, "It failed.", at=timezone.now(), data={"causes": ["the <storage> broke off", "connection refused"]})
+
+    html = root.get(reverse("admin:jobs_job_change", args=[waiting.pk])).content.decode()
+
+    assert "<li>because the &lt;storage&gt; broke off</li><li>because connection refused</li>" in html
 
 
 def test_a_job_with_one_attempt_shows_no_table(root: Client, cluster: Cluster, storage: StorageConfig) -> None:

@@ -134,7 +134,9 @@ def test_a_backup_that_is_not_gone_yet_says_so_and_is_tried_again(
     root: Client, backup: Backup, storage: StorageConfig, folder: Path
 ) -> None:
     folder.rename(away := folder.with_name("away"))
-    response = root.post(reverse("admin:jobs_job_delete_backup", args=[backup.pk]))
+    response = root.post(
+        reverse("admin:jobs_job_delete_backup", args=[backup.pk]), {"typed_name": backup.collection_name}
+    )
     assert "is being deleted and cannot be restored any more" in told(response)
     detail = root.get(reverse("admin:backups_backup_change", args=[backup.pk])).content.decode()
     assert "does not exist" in detail

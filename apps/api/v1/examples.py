@@ -504,6 +504,14 @@ ANSWERS: dict[str, Any] = {
     "listJobEvents": [
         {"id": 41, "at": _AT, "attempt": 0, "level": "info", "message": "Created by ops.", "data": {}},
         {"id": 42, "at": _AT, "attempt": 1, "level": "info", "message": "Attempt 1 started.", "data": {}},
+        {
+            "id": 43,
+            "at": _AT,
+            "attempt": 1,
+            "level": "info",
+            "message": "Copying shard 0 took 1.2 s, 13.1 MiB moved.",
+            "data": {"step": "copying shard 0", "seconds": 1.204, "bytes": 13736448},
+        },
     ],
     "listBackups": _page(_BACKUP_SHOWN),
     "getBackup": _BACKUP_SHOWN | {"parts": [_PART], "manifest": {"format": 1}},

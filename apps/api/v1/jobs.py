@@ -179,7 +179,10 @@ class JobEventSerializer(serializers.Serializer[Any]):
     attempt = serializers.IntegerField()
     level = serializers.CharField(help_text="info, warning or error")
     message = serializers.CharField()
-    data = ObjectField()  # type: ignore[assignment]  # a field named like a property of serializers
+    #: A field named like a property of serializers.
+    data = ObjectField(  # type: ignore[assignment]
+        help_text="Figures: seconds, bytes; causes (what lies behind an error, nearest first), category, step, …"
+    )
 
 
 class JobAttemptSerializer(serializers.Serializer[Any]):

@@ -34,6 +34,7 @@ from apps.api.v1.policies import (
     RetentionRunsView,
     RetentionUndoView,
 )
+from apps.api.v1.protection import ProtectionView
 from apps.api.v1.runs import RunsView, RunView
 from apps.api.v1.schedules import (
     ScheduleForecastView,
@@ -115,6 +116,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("retention/<str:id>/undo", RetentionUndoView.as_view()),
     path("holds", HoldsView.as_view()),
     path("holds/<str:id>", HoldView.as_view()),
+    path("protection", ProtectionView.as_view()),
     path("operations", OperationsView.as_view()),
     path("operations/<str:id>", OperationView.as_view()),
     path("orphans", OrphansView.as_view()),

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from django.contrib import admin
+from django.db.models import Case, Value, When
 from django.http import HttpRequest, HttpResponse
 from django.utils import timezone
 from django.utils.html import format_html
@@ -13,20 +14,22 @@ from django.utils.safestring import SafeString
 from unfold.paginator import InfinitePaginator
 
 from apps.backups.models import Backup
-from apps.core.admin_cells import RUN_STATES, time_cell
+from apps.core.admin_cells import RUN_STATES, state_cell, time_cell
 from apps.core.admin_kit import FactAdmin, may
 from apps.core.permissions import Scope
 from apps.core.text import format_duration
-from apps.jobs.admin import backup_page, restore_page, verify_page
+from apps.jobs.admin import backup_all_page, backup_page, restore_page, verify_page
 from apps.jobs.admin import left_behind as left_behind  # registers its pages
 from apps.jobs.admin.cells import (
     duration_cell,
+    figures,
     job_state,
     name_of,
     poll_address,
     progress_cell,
     result_cell,
     route_of,
+    state_words,
     wait_words,
 )
 from apps.jobs.admin.changes import cancel_view, delete_backup_view, may_retry, retry_view
@@ -37,6 +40,21 @@ from apps.jobs.states import READING_TYPES, RESTORE_TYPES, JobStatus, JobType
 
 #: A job's page shows its last so many attempts.
 SHOWN_ATTEMPTS = 20
+
+
+#: So many parts of a batch stand on its page.
+SHOWN_CHILDREN = 200
+#: What needs somebody first, then what moves, then what is done.
+_ORDER = [JobStatus.FAILED, JobStatus.CANCELLED, JobStatus.RUNNING, JobStatus.PENDING, JobStatus.COMPLETED]
+
+
+def shown_children(job: Job) -> list[dict[str, Any]]:
+    """The parts of a batch for its page, those without a backup first."""
+    if not job.is_batch:
+        return []
+    rank = Case(*(When(status=status, then=Value(place)) for place, status in enumerate(_ORDER)), default=Value(9))
+    rows = job.children.order_by(rank, "collection_name").defer("metadata", "checkpoint")[:SHOWN_CHILDREN]
+    return [{"job": row, "state": state_cell(*state_words(row)), "figures": figures(row)} for row in rows]
 
 
 class StateFilter(admin.SimpleListFilter):
@@ -92,6 +110,7 @@ class JobAdmin(FactAdmin):
 
         return [
             ("backup/", "jobs_job_backup", bound(backup_page.view)),
+            ("backup-all/", "jobs_job_backup_all", bound(backup_all_page.view)),
             ("restore/", "jobs_job_restore", bound(restore_page.view)),
             ("verify/<uuid:backup_id>/", "jobs_job_verify", bound(verify_page.view)),
             ("delete-backup/<uuid:backup_id>/", "jobs_job_delete_backup", bound(delete_backup_view)),
@@ -175,7 +194,7 @@ class JobAdmin(FactAdmin):
         return job_answer(request, job, self._facts(request, job))
 
     def object_queryset(self, request: HttpRequest) -> Any:
-        return Job.objects.select_related("cluster", "storage", "target_cluster", "backup", "created_by")
+        return Job.objects.select_related("cluster", "storage", "target_cluster", "backup", "created_by", "parent")
 
     def _facts(self, request: HttpRequest, job: Job) -> dict[str, Any]:
         now = timezone.now()
@@ -197,6 +216,8 @@ class JobAdmin(FactAdmin):
             ],
             "took": format_duration(job.duration_seconds(now)),
             "waits": waits,
+            "part_of": name_of(job.parent) if job.parent else "",
+            "children": shown_children(job),
             "may_cancel": job.can_cancel and may(request, Scope.OPERATE),
             "may_retry": job.can_retry and may_retry(request, job),
         }

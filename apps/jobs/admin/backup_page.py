@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 
 def view(page: JobAdmin, request: HttpRequest) -> HttpResponse:
     demand(request, SCOPE_PERMISSIONS[Scope.OPERATE])
-    cluster = _cluster(request)
+    cluster = asked_cluster(request)
     storage = StorageConfig.objects.default() or StorageConfig.objects.first()
     if cluster is None or storage is None:
-        return _not_yet(page, request, "cluster" if cluster is None else "storage")
+        return not_yet(page, request, "cluster" if cluster is None else "storage")
     # A confirmed backup is started even while Qdrant does not answer: the job asks it again, and says so.
     confirmed = request.method == "POST" and is_confirmation(request)
     live = None if confirmed else collection_names(cluster)
@@ -54,7 +54,8 @@ def view(page: JobAdmin, request: HttpRequest) -> HttpResponse:
     return _confirmation(page, request, form, error=answer) if isinstance(answer, str) else answer
 
 
-def _cluster(request: HttpRequest) -> Cluster | None:
+def asked_cluster(request: HttpRequest) -> Cluster | None:
+    """Return the cluster that the request names, else the default one, else any."""
     asked = request.POST.get("cluster") or request.GET.get("cluster") or ""
     return (Cluster.objects.named(asked) if asked else None) or Cluster.objects.default() or Cluster.objects.first()
 
@@ -85,7 +86,8 @@ def _confirmation(page: JobAdmin, request: HttpRequest, form: BackupForm, error:
     )
 
 
-def _not_yet(page: JobAdmin, request: HttpRequest, missing: str) -> HttpResponse:
+def not_yet(page: JobAdmin, request: HttpRequest, missing: str) -> HttpResponse:
+    """Lead to where the missing cluster or storage is added, and say so."""
     from django.contrib import messages
 
     messages.warning(request, f"There is no {missing} yet: add one first.")

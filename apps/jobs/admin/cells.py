@@ -38,9 +38,11 @@ def job_state(job: Job, *, swap: bool = False) -> SafeString:
 
 
 def name_of(job: Job) -> str:
-    """'Backup of products', 'Restore of products into products-2, shard 1', 'Verification of products'"""
+    """'Backup of products', 'Restore of products into products-2, shard 1', 'Backup of all collections'"""
     if job.type == JobType.VERIFY:
         return f"Verification of {job.collection_name}"
+    if job.is_batch:
+        return "Backup of " + ("all collections" if job.collections == ["*"] else f"collections {job.collection_name}")
     verb = "Backup" if job.type in BACKUP_TYPES else "Restore"
     shard = f", shard {job.shard_id}" if job.shard_id is not None else ""
     into = ""
@@ -74,6 +76,8 @@ def figures(job: Job) -> str:
     """Bytes, rate and time left of a running job; the bytes of one that has ended."""
     if job.status != JobStatus.RUNNING:
         return format_size(job.bytes_done) if job.bytes_done else ""
+    if job.is_batch:
+        return " · ".join([job.phase, *([format_size(job.bytes_done)] if job.bytes_done else [])])
     if not job.bytes_total:
         return job.phase
     pieces = [f"{format_size(job.bytes_done)} of {format_size(job.bytes_total)}"]
@@ -88,7 +92,7 @@ def progress_cell(job: Job, *, swap: bool = False, big: bool = False) -> SafeStr
     """A bar with its figures while it runs, the figures alone otherwise."""
     bar = SafeString("")
     if job.status == JobStatus.RUNNING:
-        value = format_html(' value="{}"', job.progress) if job.bytes_total else ""
+        value = format_html(' value="{}"', job.progress) if job.bytes_total or job.is_batch else ""
         bar = format_html('<progress max="100"{} aria-label="Progress of {}"></progress>', value, name_of(job))
     percent = f"{job.progress} % · " if big and job.status == JobStatus.RUNNING and job.bytes_total else ""
     return format_html(

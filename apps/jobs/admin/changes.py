@@ -19,7 +19,7 @@ from apps.core.text import format_size, plural
 from apps.jobs.admin.cells import name_of
 from apps.jobs.models import Job
 from apps.jobs.services import cancel_job, delete_backup, retry_job
-from apps.jobs.states import RESTORE_TYPES, JobStatus
+from apps.jobs.states import RESTORE_TYPES, RETRYABLE, JobStatus
 
 if TYPE_CHECKING:
     from apps.jobs.admin import JobAdmin
@@ -59,6 +59,8 @@ def cancel_view(page: JobAdmin, request: HttpRequest, job_id: uuid.UUID) -> Http
             f"What it has restored into {job.target_collection} so far is not usable: a collection it created is "
             f"removed again, one that it was overwriting has to be restored anew."
         )
+    elif job.is_batch:
+        sentences.append("Collections that have their backup already keep it; the others are cancelled.")
     else:
         sentences.append("What it has stored so far is removed again. Earlier backups are not touched.")
     return page.confirm(
@@ -84,6 +86,9 @@ def retry_view(page: JobAdmin, request: HttpRequest, job_id: uuid.UUID) -> HttpR
             messages.info(request, f"{name} is queued again.")
         return HttpResponseRedirect(here)
     sentences = [f"This starts the {name[0].lower()}{name[1:]} from the beginning, as attempt {job.attempt + 1}."]
+    missing = job.children.filter(status__in=RETRYABLE).count() if job.is_batch else 0
+    if missing:
+        sentences = [f"This tries again the {plural(missing, 'collection')} without a backup; the others are done."]
     if not job.can_retry:
         sentences = [f"Only a failed or cancelled job can be retried; this one is {job.status}."]
     elif job.error or job.wait_reason:
@@ -102,11 +107,17 @@ def delete_backup_view(page: JobAdmin, request: HttpRequest, backup_id: uuid.UUI
     backup = Backup.objects.select_related("storage").defer("manifest").filter(pk=backup_id).first()
     listed = reverse("admin:backups_backup_changelist")
     if backup is None:
-        messages.warning(request, "This backup does not exist: it may have been deleted meanwhile.")
-        return HttpResponseRedirect(listed)
+        return page.gone(request, "backup", [("All backups", listed)])
     here = reverse("admin:backups_backup_change", args=[backup.pk])
     what = f"the backup of {backup.collection_name} made {ago(backup.created_at)}"
-    if request.method == "POST":
+    others = Backup.objects.filter(
+        collection_name=backup.collection_name, cluster_name=backup.cluster_name, status=BackupStatus.COMPLETED,
+        shard_id=backup.shard_id,
+    ).exclude(pk=backup.pk)  # fmt: skip
+    newest, count = others.order_by("-created_at").first(), others.count()
+    is_last = newest is None and backup.status == BackupStatus.COMPLETED
+    named = not is_last or request.POST.get("typed_name") == backup.collection_name
+    if request.method == "POST" and named:
         try:
             tombstone = delete_backup(backup_id=backup.pk, now=timezone.now(), user=person(request), wait=True)
         except BackupmgrError as error:
@@ -121,11 +132,6 @@ def delete_backup_view(page: JobAdmin, request: HttpRequest, backup_id: uuid.UUI
             return HttpResponseRedirect(here)
         messages.success(request, f"Deleted {what} ({format_size(backup.size_bytes)}) from {backup.storage.name}.")
         return HttpResponseRedirect(listed)
-    others = Backup.objects.filter(
-        collection_name=backup.collection_name, cluster_name=backup.cluster_name, status=BackupStatus.COMPLETED,
-        shard_id=backup.shard_id,
-    ).exclude(pk=backup.pk)  # fmt: skip
-    newest, count = others.order_by("-created_at").first(), others.count()
     left = f"{backup.collection_name} keeps {plural(count, 'backup')}"
     return page.confirm(
         request,
@@ -136,7 +142,9 @@ def delete_backup_view(page: JobAdmin, request: HttpRequest, backup_id: uuid.UUI
             f"{backup.storage.name} for good.",
             *([f"{left}, the newest made {ago(newest.created_at)}."] if newest else []),
         ],
-        warnings=[] if newest else [f"It is the last good backup of {backup.collection_name}: none is left after it."],
+        warnings=[f"It is the last good backup of {backup.collection_name}: none is left after it."] if is_last else [],
+        typed_name=backup.collection_name if is_last else "",
+        error="" if named or request.method != "POST" else f"Type {backup.collection_name} exactly as it is written.",
         verb="Delete backup",
         danger=True,
         keep="Keep it",

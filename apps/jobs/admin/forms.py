@@ -6,11 +6,17 @@ from collections.abc import Sequence
 from typing import Any
 
 from django import forms
-from unfold.widgets import UnfoldAdminSelectWidget, UnfoldAdminTextInputWidget, UnfoldBooleanWidget
+from unfold.widgets import (
+    UnfoldAdminSelectWidget,
+    UnfoldAdminTextareaWidget,
+    UnfoldAdminTextInputWidget,
+    UnfoldBooleanWidget,
+)
 
 from apps.backups.models import Backup
 from apps.clusters.models import Cluster
 from apps.clusters.qdrant import check_collection_name, check_snapshot_possible
+from apps.jobs.batches import check_patterns
 from apps.storage.models import StorageConfig
 
 _TEXT = {"autocomplete": "off", "autocapitalize": "off", "spellcheck": "false"}
@@ -53,6 +59,41 @@ class BackupForm(forms.Form):
         except ValueError as error:
             raise forms.ValidationError(str(error)) from error
         return name
+
+
+class BackupAllForm(forms.Form):
+    """Which collections to back up, by names and patterns, one a line."""
+
+    cluster = forms.ModelChoiceField(Cluster.objects.order_by("name"), empty_label=None, widget=UnfoldAdminSelectWidget)
+    collections = forms.CharField(
+        max_length=20_000,
+        widget=UnfoldAdminTextareaWidget({**_TEXT, "rows": 3}),
+        help_text="Names and patterns, one a line: * for all, films_* for those that begin with films_.",
+    )
+    exclude_collections = forms.CharField(
+        label="But not",
+        required=False,
+        max_length=20_000,
+        widget=UnfoldAdminTextareaWidget({**_TEXT, "rows": 2}),
+        help_text="Names and patterns of collections to leave out, one a line.",
+    )
+    storage = forms.ModelChoiceField(
+        StorageConfig.objects.order_by("name"), empty_label=None, widget=UnfoldAdminSelectWidget
+    )
+
+    def clean_collections(self) -> list[str]:
+        return self._patterns("collections")
+
+    def clean_exclude_collections(self) -> list[str]:
+        return self._patterns("exclude_collections")
+
+    def _patterns(self, field: str) -> list[str]:
+        patterns = [line.strip() for line in str(self.cleaned_data[field] or "").splitlines() if line.strip()]
+        try:
+            check_patterns(patterns)
+        except ValueError as error:
+            raise forms.ValidationError(str(error)) from error
+        return list(dict.fromkeys(patterns))
 
 
 class RestoreForm(forms.Form):
