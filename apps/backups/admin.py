@@ -45,6 +45,8 @@ SHOWN_VERIFICATIONS = 10
 
 def backup_state(backup: Backup) -> SafeString:
     word, tone = _STATES[BackupStatus(backup.status)]
+    if backup.is_expired and backup.status == BackupStatus.COMPLETED:
+        return state_cell("Let go by retention", OFF, title=f"{backup.expire_reason}; it can still be taken back")
     return state_cell(word, tone, title=backup.status_reason)
 
 

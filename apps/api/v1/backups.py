@@ -72,6 +72,12 @@ class BackupSerializer(serializers.Serializer[Any]):
     checked_at = TimeField(allow_null=True, help_text="When every stored part was last compared with the manifest")
     opened_at = TimeField(allow_null=True, help_text="When every part was last opened in the engine, and counted")
     restored_at = TimeField(allow_null=True, help_text="When a restore was last proved equal to the manifest")
+    policy_id = serializers.CharField(allow_null=True, help_text="The retention policy that it goes by")
+    keep_until = TimeField(allow_null=True)
+    locked_until = TimeField(allow_null=True, help_text="Its storage keeps it until then")
+    expired_at = TimeField(allow_null=True, help_text="When retention let it go; it can be taken back until delete_at")
+    expire_reason = serializers.CharField(allow_blank=True)
+    delete_at = TimeField(allow_null=True)
 
 
 class PartSerializer(serializers.Serializer[Any]):

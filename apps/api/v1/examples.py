@@ -229,6 +229,12 @@ _BACKUP_SHOWN: dict[str, Any] = {
     "checked_at": None,
     "opened_at": None,
     "restored_at": None,
+    "policy_id": None,
+    "keep_until": None,
+    "locked_until": None,
+    "expired_at": None,
+    "expire_reason": "",
+    "delete_at": None,
 }
 _PART = {
     "shard_id": 0,
