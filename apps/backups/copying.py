@@ -151,9 +151,14 @@ def _round(
 
     def work_in_thread(peer_id: int) -> list[Copy | _Failed]:
         try:
-            return work(peer_id)
+            outcomes = work(peer_id)
+            run.end_step(broke_off=any(isinstance(outcome, _Failed) for outcome in outcomes))
+        except BaseException:
+            run.end_step(broke_off=True)
+            raise
         finally:
             connection.close()
+        return outcomes
 
     with ThreadPoolExecutor(max_workers=NODES_AT_ONCE, thread_name_prefix="node") as pool:
         futures = [pool.submit(work_in_thread, peer_id) for peer_id in by_peer]

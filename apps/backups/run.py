@@ -29,6 +29,9 @@ class Run(Protocol):
     def phase(self, name: str) -> None:
         """Say what is being done now, in a word or two; the step before is told with its time and its bytes."""
 
+    def end_step(self, *, broke_off: bool = False) -> None:
+        """Say that the calling thread has ended what it said last: a thread of its own says so before it ends."""
+
     def expect(self, bytes_total: int) -> None:
         """Say how many bytes this run will move in all."""
 

@@ -8,6 +8,7 @@ import time
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from queue import SimpleQueue
 from typing import Any
@@ -47,6 +48,16 @@ class RanTooLong(BackupmgrError):
     """The job took longer than it may."""
 
 
+@dataclass
+class _Step:
+    """A phase under way: when it began, what had been moved by then, and whether no other was under way meanwhile."""
+
+    name: str
+    began: float
+    moved_before: int
+    alone: bool
+
+
 class JobRun:
     """Implements backups.run.Run on a claimed job. Use as a context manager: inside it the heartbeat beats."""
 
@@ -72,8 +83,8 @@ class JobRun:
         #: Lines told by other threads, which must not use the database: the heartbeat writes them.
         self._told: SimpleQueue[tuple[str, EventLevel, dict[str, Any], datetime]] = SimpleQueue()
         self._owner = threading.get_ident()
-        #: The step under way: its name, when it began, and what had been moved by then.
-        self._step: tuple[str, float, int] | None = None
+        #: The steps under way, by thread: nodes are worked on at the same time.
+        self._steps: dict[int, _Step] = {}
         self._samples: list[tuple[float, int]] = []
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._beat, name=f"heartbeat {job.pk}", daemon=True)
@@ -94,22 +105,32 @@ class JobRun:
 
     def phase(self, name: str) -> None:
         self.abort.check()
-        self.end_step()
+        thread = threading.get_ident()
+        self._end_steps({thread, self._owner})  # what the run waits for in other threads is no step of its own
         with self._lock:
             self._phase = name
-            self._step = (name, time.monotonic(), self._moved)
+            for other in self._steps.values():
+                other.alone = False
+            self._steps[thread] = _Step(name, time.monotonic(), self._moved, alone=not self._steps)
 
     def end_step(self, *, broke_off: bool = False) -> None:
-        """Tell how long the present step took and how many bytes it moved; nothing between two steps."""
+        """Tell how long the present step of this thread took and how many bytes it moved; of all when the run ends."""
+        mine = threading.get_ident()
+        self._end_steps(set(self._steps) if mine == self._owner else {mine}, broke_off=broke_off)
+
+    def _end_steps(self, threads: set[int], *, broke_off: bool = False) -> None:
         with self._lock:
-            step, self._step, moved = self._step, None, self._moved
-        if step is None:
-            return
-        name, began, before = step
-        seconds, size = time.monotonic() - began, moved - before
-        how = f"broke off after {format_duration(seconds)}" if broke_off else f"took {format_duration(seconds)}"
-        told = f"{name[:1].upper()}{name[1:]} {how}{f', {format_size(size)} moved' if size else ''}."
-        self.tell(told, step=name, seconds=round(seconds, 3), bytes=size)
+            ended = [self._steps.pop(thread) for thread in threads if thread in self._steps]
+            moved = self._moved
+        for step in ended:
+            seconds = time.monotonic() - step.began
+            how = f"broke off after {format_duration(seconds)}" if broke_off else f"took {format_duration(seconds)}"
+            data: dict[str, Any] = {"step": step.name, "seconds": round(seconds, 3)}
+            size = moved - step.moved_before
+            if step.alone:  # what moved meanwhile belongs to nobody else
+                data["bytes"] = size
+            told = f", {format_size(size)} moved" if step.alone and size else ""
+            self.tell(f"{step.name[:1].upper()}{step.name[1:]} {how}{told}.", **data)
 
     def expect(self, bytes_total: int) -> None:
         with self._lock:

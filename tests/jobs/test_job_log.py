@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,10 @@ from django.utils import timezone
 
 from apps.backups.models import Backup, Leftover
 from apps.jobs.cleaning import clean_leftovers
+from apps.jobs.jobrun import JobRun
+from apps.jobs.lease import claim_next
 from apps.jobs.models import Job
+from apps.jobs.services import JobRequest, create_job
 from apps.sandbox import SandboxNode
 from apps.storage.models import StorageConfig
 from tests.support import Collections, RunJob, story
@@ -113,3 +117,34 @@ def test_a_download_that_went_on_is_told(run: RunJob, films: Collections, node: 
 
     event = job.events.get(message__contains="going on from there")
     assert event.level == "warning"
+
+
+def test_steps_of_nodes_that_are_worked_on_at_the_same_time_are_kept_apart(
+    db: None, cluster: Any, storage: Any
+) -> None:
+    create_job(request=JobRequest(type="backup", collection_name="films"), now=timezone.now())
+    job = claim_next(worker="w", pid=1, now=timezone.now())
+    assert job is not None
+    run = JobRun(job)
+    both = threading.Barrier(2)
+
+    def node(number: int) -> None:
+        run.phase(f"copying shard {number}")
+        both.wait(5)
+        run.advance(1000)
+        run.end_step()
+
+    run.phase("planning")
+    threads = [threading.Thread(target=node, args=[number]) for number in (0, 1)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    run.phase("finishing")
+    run.end_step()
+
+    told = steps(job)
+    assert set(told) == {"planning", "copying shard 0", "copying shard 1", "finishing"}
+    assert [event.data["step"] for event in job.events.filter(message__contains="took")].count("planning") == 1
+    assert "bytes" not in told["copying shard 0"] or "bytes" not in told["copying shard 1"]
+    assert told["finishing"]["bytes"] == 0
