@@ -93,6 +93,7 @@ INSTALLED_APPS = [
     "apps.jobs",
     "apps.schedules",
     "apps.protection",
+    "apps.alerts",
     "apps.api",
     # Last: its admin.py gives the accounts our look and takes the queue's tables away, after both have registered.
     "backupmgr",
@@ -191,6 +192,17 @@ try:
 except ValueError as error:
     raise ImproperlyConfigured(f"BACKUPMGR_OUTBOUND_ALLOW or BACKUPMGR_OUTBOUND_DENY: {error}") from error
 
+# --- Alerts ------------------------------------------------------------------------------------------------
+# The mail server that alerts go through, for example smtp+tls://user:password@mail.example.com:587.
+_EMAIL_URL = env.str("BACKUPMGR_EMAIL_URL", default="")
+BACKUPMGR_EMAIL_CONFIGURED = bool(_EMAIL_URL)
+vars().update(environ.Env.email_url_config(_EMAIL_URL or "consolemail://"))
+DEFAULT_FROM_EMAIL = env.str("BACKUPMGR_EMAIL_FROM", default="backupmgr@localhost")
+# Where people reach these pages; alerts link there.
+BACKUPMGR_PUBLIC_URL = env.str("BACKUPMGR_PUBLIC_URL", default="")
+# For how long a receiver of alerts may keep us waiting, to connect and to answer.
+BACKUPMGR_ALERT_TIMEOUT_SECONDS = env.float("BACKUPMGR_ALERT_TIMEOUT_SECONDS", default=5.0)
+
 # --- Jobs --------------------------------------------------------------------------------------------------
 BACKUPMGR_WORKERS = env.int("BACKUPMGR_WORKERS", default=2)
 # A running job whose lease has not been renewed for this long is taken from its worker.
@@ -250,7 +262,7 @@ if not all(0 <= delay <= 86400 for delay in BACKUPMGR_RETRY_DELAYS_SECONDS):
     raise ImproperlyConfigured("BACKUPMGR_RETRY_DELAYS_SECONDS lists seconds, each 0 to 86400 (a day).")
 
 # What the worker's supervisor calls at every tick, with `now`: rooms above the jobs hang themselves in here.
-TICKERS = ["apps.schedules.tick.tick"]
+TICKERS = ["apps.schedules.tick.tick", "apps.alerts.tick.tick"]
 
 # django-q2 carries "run job X" and nothing else; the Job row is the truth (apps/jobs). Its own time-out must
 # never fire and its redelivery must never be needed, hence a week.

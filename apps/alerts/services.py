@@ -1,0 +1,176 @@
+"""What can be done with channels and incidents."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Any
+from zoneinfo import available_timezones
+
+from django.core.exceptions import ValidationError
+from django.core.validators import validate_email
+from django.db import IntegrityError, transaction
+
+from apps.alerts.messages import delivery_key
+from apps.alerts.models import (
+    Channel,
+    ChannelKind,
+    Delivery,
+    DeliveryKind,
+    DeliveryState,
+    Digest,
+    Incident,
+    Rule,
+    Severity,
+)
+from apps.alerts.outbox import claim, send_claimed
+from apps.alerts.senders.apprise import check_apprise_url
+from apps.audit.trail import record_action
+from apps.core.errors import BackupmgrError, Conflict, InvalidRequest, NotFound
+from apps.core.outbound import current_guard
+
+FIELDS = (
+    "name", "kind", "enabled", "address", "signing_key", "min_severity", "rules", "clusters", "digest", "time_zone",
+    "schedules", "muted_until",
+)  # fmt: skip
+_SECRETS = ("address", "signing_key")
+
+
+class ChannelInvalid(InvalidRequest):
+    """The fields do not describe a channel; `problems` has a sentence for each."""
+
+    def __init__(self, problems: Mapping[str, str]) -> None:
+        self.problems = dict(problems)
+        super().__init__(" ".join(self.problems.values()))
+
+
+class ChannelNameTaken(Conflict):
+    """There is a channel of that name."""
+
+
+class ChannelNotFound(NotFound):
+    """There is no such channel."""
+
+
+class IncidentNotFound(NotFound):
+    """There is no such incident."""
+
+
+def save_channel(*, channel: Channel | None, data: Mapping[str, Any]) -> Channel:
+    """Make a channel, or change the fields in `data`; secrets left out or empty stay.
+
+    Raises: ChannelInvalid, ChannelNameTaken.
+    """
+    row = channel or Channel()
+    before = (row.digest, row.time_zone)
+    for field in FIELDS:
+        if field in data and not (field in _SECRETS and not data[field]):
+            setattr(row, field, data[field])
+    _check(row)
+    if (row.digest, row.time_zone) != before:
+        row.next_digest_at = None  # reckoned anew with the next round
+    try:
+        with transaction.atomic():
+            row.save()
+            record_action(
+                "channel.change" if channel else "channel.create",
+                f"{'Changed' if channel else 'Made'} the channel {row.name}.",
+                about=row,
+            )
+    except IntegrityError as error:
+        if Channel.objects.exclude(pk=row.pk).filter(name=row.name).exists():
+            raise ChannelNameTaken(f"There is a channel named {row.name!r} already: choose another name.") from error
+        raise
+    return row
+
+
+def delete_channel(*, channel: Channel) -> None:
+    """Forget a channel and its deliveries."""
+    with transaction.atomic():
+        record_action("channel.delete", f"Deleted the channel {channel.name}.", about=channel)
+        channel.delete()
+
+
+def test_channel(*, channel: Channel, now: datetime, clock: Callable[[], datetime]) -> Delivery:
+    """Send a real message now; the delivery says what came of it. A saved channel only."""
+    delivery = Delivery.objects.create(
+        channel=channel,
+        kind=DeliveryKind.TEST,
+        key=delivery_key(channel.pk, "test", uuid.uuid4()),
+        subject="[backupmgr] Test: this channel works",
+        text="Somebody pressed the test button. When you read this, alerts of backupmgr reach you.",
+        payload={"event": "test", "at": now.isoformat(), "incidents": []},
+        next_try_at=now,
+        created_at=now,
+    )
+    claimed = claim(delivery.pk, now=now)
+    if claimed is not None:
+        send_claimed(claimed, clock)
+    delivery.refresh_from_db()
+    record_action("channel.test", f"Tested the channel {channel.name}: {delivery.get_state_display()}.", about=channel)
+    return delivery
+
+
+def retry_delivery(*, delivery: Delivery, now: datetime) -> None:
+    """Try one again that was given up."""
+    Delivery.objects.filter(pk=delivery.pk, state=DeliveryState.DEAD).update(
+        state=DeliveryState.PENDING, next_try_at=now, created_at=now
+    )
+
+
+def acknowledge_incident(*, incident_id: uuid.UUID, muted_until: datetime | None, who: str, now: datetime) -> Incident:
+    """Note that somebody knows; no reminders until `muted_until` (or until it is over). Raises: IncidentNotFound."""
+    changed = Incident.objects.filter(pk=incident_id, resolved_at=None).update(
+        acknowledged_at=now,
+        acknowledged_by=who[:150],
+        muted_until=muted_until or datetime.max.replace(tzinfo=now.tzinfo),
+    )
+    found = Incident.objects.filter(pk=incident_id).first()
+    if found is None:
+        raise IncidentNotFound("There is no incident with this id.")
+    if not changed:
+        raise Conflict("This incident is over: there is nothing to acknowledge.")
+    record_action("incident.acknowledge", f"Acknowledged: {found.summary}", about=found)
+    return found
+
+
+def _check(row: Channel) -> None:
+    """Raises: ChannelInvalid."""
+    problems: dict[str, str] = {}
+    if not row.name or row.name != row.name.strip() or not row.name.isprintable() or len(row.name) > 100:
+        problems["name"] = "Give the channel a name of up to 100 characters, without spaces at its ends."
+    for field, known in (("kind", ChannelKind), ("min_severity", Severity), ("digest", Digest)):
+        if getattr(row, field) not in known.values:
+            problems[field] = f"{field} must be one of: {', '.join(known.values)}."
+    if not isinstance(row.rules, list) or any(rule not in Rule.values for rule in row.rules):
+        problems["rules"] = f"rules lists some of: {', '.join(Rule.values)}."
+    for field in ("clusters", "schedules"):
+        globs = getattr(row, field)
+        if not isinstance(globs, list) or not all(isinstance(glob, str) and 0 < len(glob) <= 255 for glob in globs):
+            problems[field] = f"{field} is a list of names, in which * and ? stand for anything."
+    if row.time_zone not in available_timezones():
+        problems["time_zone"] = "time_zone must be an IANA name, for example Europe/Berlin."
+    if "kind" not in problems and (said := _address_problem(row)):
+        problems["address"] = said
+    if problems:
+        raise ChannelInvalid(problems)
+
+
+def _address_problem(row: Channel) -> str:
+    try:
+        address = row.address.reveal()
+        if not address:
+            return "Where should it go? Enter an address."
+        if row.kind == ChannelKind.EMAIL:
+            for one in address.split(","):
+                validate_email(one.strip())
+        elif row.kind == ChannelKind.APPRISE:
+            check_apprise_url(address)
+        else:
+            current_guard(address)
+    except ValidationError:
+        return "Enter mail addresses, separated by commas."
+    except (BackupmgrError, ValueError) as error:
+        return str(error)
+    return ""
