@@ -148,9 +148,10 @@ def create_job(*, request: JobRequest, now: datetime, user: AbstractBaseUser | N
     return job
 
 
-def cancel_job(*, job_id: uuid.UUID, now: datetime, user: AbstractBaseUser | None = None) -> Job:
+def cancel_job(*, job_id: uuid.UUID, now: datetime, user: AbstractBaseUser | None = None, settle: bool = True) -> Job:
     """Cancel: at once when it is pending; a running one is told to stop and does so within seconds.
 
+    The batch that it is a part of is brought up to date, unless `settle` is False: then the caller does that.
     Raises: JobNotFound, JobHasEnded.
     """
     with transaction.atomic():
@@ -164,7 +165,8 @@ def cancel_job(*, job_id: uuid.UUID, now: datetime, user: AbstractBaseUser | Non
             when = "while it waited for its next attempt" if job.attempt else "before it started"
             record(job, f"Cancelled{_by(user)} {when}.", at=now)
             _tell("job.cancel", f"Cancelled {_words(job)} {when}.", job, user)
-            _settle_parent(job, now)
+            if settle and job.parent_id is not None:
+                settle_batch(batch_id=job.parent_id, now=now)
             return job
         told = Job.objects.filter(pk=job_id, status=JobStatus.RUNNING, cancel_requested_at=None).update(
             cancel_requested_at=now
@@ -183,10 +185,11 @@ def cancel_job(*, job_id: uuid.UUID, now: datetime, user: AbstractBaseUser | Non
         return found
 
 
-def retry_job(*, job_id: uuid.UUID, now: datetime, user: AbstractBaseUser | None = None) -> Job:
+def retry_job(*, job_id: uuid.UUID, now: datetime, user: AbstractBaseUser | None = None, settle: bool = True) -> Job:
     """Make a failed or cancelled job pending again, or start one at once that waits for its next attempt.
 
-    Its attempts and events keep the story of what was before; automatic retries are counted anew.
+    Its attempts and events keep the story of what was before; automatic retries are counted anew. The batch that it is
+    a part of runs again, unless `settle` is False: then the caller sees to that.
     Raises: JobNotFound, JobNotRetryable, NotFound when the backup to restore from is gone.
     """
     with transaction.atomic():
@@ -226,7 +229,7 @@ def retry_job(*, job_id: uuid.UUID, now: datetime, user: AbstractBaseUser | None
         record(job, f"Retry asked for{_by(user)}; {before}", at=now)
         _tell("job.retry", f"Retried {_words(job)}.", job, user)
         poke(job, now=now)
-        if job.parent_id is not None:
+        if settle and job.parent_id is not None:
             reopen_batch(batch_id=job.parent_id, now=now)
             settle_batch(batch_id=job.parent_id, now=now)
         return job
@@ -236,7 +239,7 @@ def _cancel_children(batch: Job, now: datetime, user: AbstractBaseUser | None) -
     """Cancel what has not ended; the batch ends with the last of them."""
     for child_id in list(batch.children.filter(status__in=ACTIVE).values_list("pk", flat=True)):
         with suppress(JobHasEnded):
-            cancel_job(job_id=child_id, now=now, user=user)
+            cancel_job(job_id=child_id, now=now, user=user, settle=False)
     settle_batch(batch_id=batch.pk, now=now)
 
 
@@ -247,7 +250,9 @@ def _retry_children(batch: Job, now: datetime, user: AbstractBaseUser | None) ->
         raise JobNotRetryable(f"Only a failed or cancelled job can be retried; this one is {batch.status}.")
     record(batch, f"Retry of {plural(len(again), 'collection')} asked for{_by(user)}.", at=now)
     for child_id in again:
-        retry_job(job_id=child_id, now=now, user=user)
+        retry_job(job_id=child_id, now=now, user=user, settle=False)
+    reopen_batch(batch_id=batch.pk, now=now)
+    settle_batch(batch_id=batch.pk, now=now)
     return Job.objects.get(pk=batch.pk)
 
 
@@ -262,11 +267,6 @@ def look_after_batches(*, now: datetime) -> None:
     )
     for batch in told:
         _cancel_children(batch, now, None)
-
-
-def _settle_parent(job: Job, now: datetime) -> None:
-    if job.parent_id is not None:
-        settle_batch(batch_id=job.parent_id, now=now)
 
 
 def delete_backup(

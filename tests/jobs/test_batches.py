@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from django.db import IntegrityError, transaction
+from django.db import IntegrityError, connection, transaction
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from apps.backups.models import Backup
@@ -421,3 +422,27 @@ def test_node_that_is_down_fails_only_what_lies_on_it_alone(nodes: SandboxCluste
     work_off()
     batch.refresh_from_db()
     assert batch.status == "completed", batch.error
+
+
+def test_cancel_and_retry_of_many_children_count_them_once(
+    three: Collections, cluster: Cluster, storage: StorageConfig
+) -> None:
+    batch = ask("*")
+    more = [
+        Job(
+            type="backup", parent=batch, cluster=cluster, storage=storage, collection_name=f"c{i}",
+            subject_cluster=cluster, subject_collection=f"c{i}", created_at=batch.created_at, not_before=timezone.now(),
+        )
+        for i in range(100)
+    ]  # fmt: skip
+    Job.objects.bulk_create(more)
+
+    with CaptureQueriesContext(connection) as queries:
+        cancel_job(job_id=batch.pk, now=timezone.now())
+        retry_job(job_id=batch.pk, now=timezone.now())
+
+    counted = [query["sql"] for query in queries if "SUM(" in query["sql"].upper()]
+    assert len(counted) == 2
+    assert set(children(batch).values()) == {"pending"}
+    batch.refresh_from_db()
+    assert batch.status == "running"
