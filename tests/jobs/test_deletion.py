@@ -91,7 +91,7 @@ class TestAsked:
     def test_a_restore_under_way_keeps_it(self, backup: Backup, folder: Path) -> None:
         job = restore(backup)
 
-        with pytest.raises(Conflict, match="1 restore"):
+        with pytest.raises(Conflict, match="1 job that reads this backup"):
             delete_backup(backup_id=backup.pk, now=timezone.now(), wait=True)
 
         assert Backup.objects.get().status == "completed"
