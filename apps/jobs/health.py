@@ -12,7 +12,6 @@ from apps.core.text import plural
 from apps.jobs.lease import startable
 from apps.jobs.models import Job, JobAttempt, Worker
 from apps.jobs.operations import NodeOperation, OperationStatus
-from apps.jobs.states import JobStatus
 
 #: As many of the latest attempts are looked at; more begin or end within a minute nowhere.
 _LATEST_ATTEMPTS = 200
@@ -60,7 +59,7 @@ def stuck_sentence(now: datetime) -> str:
     if oldest is None or moved_since(since):
         return ""
     processes = _alive(now).filter(started_at__lt=since).aggregate(total=Sum("processes"))["total"] or 0
-    busy = Job.objects.filter(status=JobStatus.RUNNING).count()
+    busy = Job.objects.at_work().count()
     busy += NodeOperation.objects.filter(status=OperationStatus.RUNNING).count()
     if busy >= processes:
         return ""

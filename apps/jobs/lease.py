@@ -55,7 +55,7 @@ def startable(now: datetime) -> JobQuerySet:
         subject_collection=OuterRef("subject_collection"),
     )
     found = Job.objects.due(now).filter(~Exists(busy))
-    running = Job.objects.filter(status=JobStatus.RUNNING)
+    running = Job.objects.at_work()
     by_cluster = Counter(running.values_list("subject_cluster", flat=True))
     if not by_cluster:
         return found
@@ -84,7 +84,7 @@ def _in_turn(now: datetime) -> list[uuid.UUID]:
     rows = list(startable(now).values_list("pk", "rank", "queue_at", "subject_cluster")[:TURNS_CONSIDERED])
     if len({row[3] for row in rows}) < 2:
         return [row[0] for row in rows]
-    running = Counter(Job.objects.filter(status=JobStatus.RUNNING).values_list("subject_cluster", flat=True))
+    running = Counter(Job.objects.at_work().values_list("subject_cluster", flat=True))
 
     def turn(place_and_row: tuple[int, tuple[uuid.UUID, int, datetime | None, uuid.UUID]]) -> tuple[int, int, int, int]:
         place, (_, rank, queue_at, cluster) = place_and_row
@@ -105,7 +105,7 @@ def _finds_room(job_id: uuid.UUID) -> bool:
         return True
     cluster = Cluster.objects.select_for_update().get(pk=job["subject_cluster"])
     storage = StorageConfig.objects.select_for_update().get(pk=job["storage"])
-    running = Job.objects.filter(status=JobStatus.RUNNING)
+    running = Job.objects.at_work()
     return (
         running.filter(subject_cluster=cluster).count() < cluster.scheduled_jobs_at_once
         and running.filter(storage=storage).count() < storage.max_jobs

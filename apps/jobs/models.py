@@ -29,6 +29,10 @@ class JobQuerySet(models.QuerySet["Job"]):
         """Running jobs whose worker has not renewed its lease in time."""
         return self.filter(status=JobStatus.RUNNING, lease_until__lt=now)
 
+    def at_work(self) -> JobQuerySet:
+        """Running jobs that a process works on. A batch whose children run takes no place from anybody."""
+        return self.filter(status=JobStatus.RUNNING).exclude(is_batch=True, lease_token=None)
+
     def due(self, now: datetime) -> JobQuerySet:
         """Pending jobs that may start now, in the order in which they should."""
         return self.filter(status=JobStatus.PENDING, not_before__lte=now).order_by(

@@ -16,7 +16,7 @@ from apps.backups.models import Backup
 from apps.clusters.models import Cluster
 from apps.core.errors import Unprocessable
 from apps.jobs.batches import check_patterns, matching, settle_batch
-from apps.jobs.models import Job
+from apps.jobs.models import Job, Rank
 from apps.jobs.runner import run_job
 from apps.jobs.services import (
     JobHasEnded,
@@ -367,6 +367,19 @@ def test_two_batches_of_the_same_collections_do_not_disturb_each_other(three: Co
     second.refresh_from_db()
     assert (first.status, second.status) == ("completed", "completed")
     assert Backup.objects.count() == 2
+
+
+def test_running_batch_takes_no_place_from_its_children(
+    three: Collections, cluster: Cluster, storage: StorageConfig
+) -> None:
+    Cluster.objects.filter(pk=cluster.pk).update(max_jobs=1)
+    StorageConfig.objects.filter(pk=storage.pk).update(max_jobs=1)
+    batch = create_job(request=JobRequest(type="backup", collection_name="*"), now=timezone.now())
+    Job.objects.filter(pk=batch.pk).update(rank=Rank.SCHEDULED)
+    work_off()
+
+    batch.refresh_from_db()
+    assert batch.status == "completed", children(batch)
 
 
 # --- real processes ------------------------------------------------------------------------------------------
