@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -249,7 +250,9 @@ class TestRestore:
         self, films: Films, three: Cluster, run: RunJob, storage: StorageConfig, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         name = run("backup", "films").snapshot_name
-        monkeypatch.setattr("apps.backups.restore.ACTIVE_WITHIN_SECONDS", 2.0)
+        for name_of, module in list(sys.modules.items()):
+            if name_of.startswith("apps.backups.") and hasattr(module, "ACTIVE_WITHIN_SECONDS"):
+                monkeypatch.setattr(module, "ACTIVE_WITHIN_SECONDS", 2.0)
         # The nodes 1 and 2 have the last shard; when one of them gets it the others are long done.
         films.cluster.plan_placement("copy", [[0, 1], [0, 2], [1, 2]])
         films.cluster.node(1).faults.add("delay", method="POST", path=".*/shards/2/.*upload", seconds=2)
