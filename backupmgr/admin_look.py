@@ -100,6 +100,8 @@ UNFOLD: dict[str, Any] = {
                         "schedules.view_retentionrun",
                     ),
                     _item("Holds", "keep", "admin:backups_hold_changelist", "backups.view_hold"),
+                    _item("Incidents", "warning", "admin:alerts_incident_changelist", "alerts.view_incident"),
+                    _item("Channels", "campaign", "admin:alerts_channel_changelist", "alerts.view_channel"),
                 ],
             },
             {

@@ -169,10 +169,6 @@ class Incident(UuidModel):
     def is_open(self) -> bool:
         return self.resolved_at is None
 
-    @property
-    def created_at(self) -> datetime:
-        return self.opened_at
-
 
 class DeliveryKind(models.TextChoices):
     ALERT = "alert", "alert"

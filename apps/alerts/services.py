@@ -67,7 +67,7 @@ def save_channel(*, channel: Channel | None, data: Mapping[str, Any]) -> Channel
     for field in FIELDS:
         if field in data and not (field in _SECRETS and not data[field]):
             setattr(row, field, data[field])
-    _check(row)
+    check_channel(row)
     if (row.digest, row.time_zone) != before:
         row.next_digest_at = None  # reckoned anew with the next round
     try:
@@ -135,7 +135,7 @@ def acknowledge_incident(*, incident_id: uuid.UUID, muted_until: datetime | None
     return found
 
 
-def _check(row: Channel) -> None:
+def check_channel(row: Channel) -> None:
     """Raises: ChannelInvalid."""
     problems: dict[str, str] = {}
     if not row.name or row.name != row.name.strip() or not row.name.isprintable() or len(row.name) > 100:

@@ -117,6 +117,7 @@ def world(
         **plan_something(cluster, storage),
         "orphans": [make_orphan(storage, name) for name in ("main/films/x", "main/films/y")] + [unknown_backup],
         "reconciliations": [ask_for_run(now=NOW)],
+        **tell_something(cluster),
     }
     ids = {room: [str(row.pk) for row in some] for room, some in rows.items()}
     return World(
@@ -155,6 +156,17 @@ def world(
             "ca": "",
         },
     )
+
+
+def tell_something(cluster: Cluster) -> dict[str, list[Any]]:
+    from apps.alerts.models import Incident
+    from apps.alerts.services import save_channel
+
+    channel = save_channel(channel=None, data={"name": "ops", "kind": "webhook", "address": f"{cluster.url}/"})
+    incident = Incident.objects.create(
+        rule="failing", target_key="a/b", severity="critical", summary="b fails.", opened_at=NOW, last_seen_at=NOW
+    )
+    return {"channels": [channel], "incidents": [incident]}
 
 
 def leave_something(storage: StorageConfig) -> Leftover:
@@ -221,6 +233,9 @@ class World:
         if not isinstance(given, dict):
             return given
         changed = {name: self.values.get(name, value) for name, value in given.items() if name not in UNKNOWABLE}
+        if "address" in given or "time_zone" in given:  # a channel
+            changed |= {"kind": "webhook", "address": self.values["url"], "time_zone": "UTC"}
+            changed |= {"rules": [], "clusters": [], "schedules": []}
         if "collection_name" in given and "type" in given:
             # Of a job's fields most belong to one type only, and together they are refused.
             kept = {"type", "collection_name", "cluster", "storage_id", "metadata"}

@@ -16,6 +16,49 @@ _BACKUP = "b7e9d2a4-1c3f-4e5d-8a6b-7c8d9e0f1a44"
 _SNAPSHOT = f"20260801T020000Z-{_JOB}"
 _ON_NODE = "films-shard-0-2026-08-01-02-00-00.snapshot"
 
+_CHANNEL: dict[str, Any] = {
+    "id": "5f0e9c1a-2b3c-4d5e-8f60-718293a4b5c6",
+    "name": "ops",
+    "kind": "webhook",
+    "enabled": True,
+    "address": "https://hooks.example.com/…",
+    "has_signing_key": True,
+    "min_severity": "warning",
+    "rules": [],
+    "clusters": [],
+    "schedules": [],
+    "digest": "daily",
+    "time_zone": "Europe/Berlin",
+    "muted_until": None,
+    "last_ok_at": _AT,
+    "last_error": "",
+}
+_DELIVERY: dict[str, Any] = {
+    "id": "0c9d8e7f-6a5b-4c3d-9e2f-1a0b9c8d7e6f",
+    "channel": "ops",
+    "kind": "alert",
+    "state": "sent",
+    "subject": "[backupmgr] films on main: It has never been backed up.",
+    "attempts": 1,
+    "error": "",
+    "created_at": _AT,
+    "sent_at": _AT,
+}
+_INCIDENT: dict[str, Any] = {
+    "id": "9b8a7c6d-5e4f-4a3b-8c2d-1e0f9a8b7c6d",
+    "rule": "unprotected",
+    "severity": "warning",
+    "summary": "films on main: It has never been backed up.",
+    "cluster": "main",
+    "collection": "films",
+    "opened_at": _AT,
+    "last_seen_at": _AT,
+    "resolved_at": None,
+    "notified_at": _AT,
+    "acknowledged_at": None,
+    "acknowledged_by": "",
+}
+
 _JOB_DONE: dict[str, Any] = {
     "id": _JOB,
     "type": "backup",
@@ -339,6 +382,18 @@ def _page(*items: Any) -> dict[str, Any]:
 
 #: operationId → title → body.
 BODIES: dict[str, dict[str, Any]] = {
+    "createChannel": {
+        "A signed webhook": {
+            "name": "ops",
+            "kind": "webhook",
+            "address": "https://hooks.example.com/backupmgr",
+            "signing_key": "a shared secret",
+            "digest": "daily",
+            "time_zone": "Europe/Berlin",
+        }
+    },
+    "updateChannel": {"Every week instead": {"digest": "weekly"}},
+    "acknowledgeIncident": {"Until Monday": {"muted_until": "2026-08-03T06:00:00Z"}},
     "createJob": {
         "Back up": {"type": "backup", "collection_name": "films", "metadata": {"ticket": "OPS-7"}},
         "Back up all collections": {"type": "backup", "collection_name": "*"},
@@ -387,6 +442,14 @@ BODIES: dict[str, dict[str, Any]] = {
 
 #: operationId → `result` (GET /jobs: the whole answer) of a success.
 ANSWERS: dict[str, Any] = {
+    "listChannels": [_CHANNEL],
+    "createChannel": _CHANNEL,
+    "getChannel": _CHANNEL,
+    "updateChannel": _CHANNEL | {"digest": "weekly"},
+    "testChannel": _DELIVERY | {"kind": "test", "subject": "[backupmgr] Test: this channel works"},
+    "listDeliveries": {"items": [_DELIVERY], "total": 1, "page": 1, "limit": 20},
+    "listIncidents": {"items": [_INCIDENT], "total": 1, "page": 1, "limit": 20},
+    "acknowledgeIncident": _INCIDENT | {"acknowledged_at": _AT, "acknowledged_by": "ana"},
     "listAuditEntries": {
         "items": [
             {

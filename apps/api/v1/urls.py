@@ -8,6 +8,14 @@ from django.urls.resolvers import URLPattern, URLResolver
 from apps.api.metrics import MetricsView
 from apps.api.v1.audit import AuditView
 from apps.api.v1.backups import BackupRestoreView, BackupsView, BackupView
+from apps.api.v1.channels import (
+    ChannelsView,
+    ChannelTestView,
+    ChannelView,
+    DeliveriesView,
+    IncidentAcknowledgeView,
+    IncidentsView,
+)
 from apps.api.v1.cluster import ClusterNodesView, ClusterStatusView
 from apps.api.v1.clusters import ClustersView, ClusterTestView, ClusterView, RegisteredClusterTestView
 from apps.api.v1.collections import CollectionClusterView, CollectionsView, CollectionView
@@ -90,6 +98,12 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("jobs/<str:id>/attempts", JobAttemptsView.as_view()),
     path("jobs/<str:id>/events", JobEventsView.as_view()),
     path("audit", AuditView.as_view()),
+    path("channels", ChannelsView.as_view()),
+    path("channels/<str:id>", ChannelView.as_view()),
+    path("channels/<str:id>/test", ChannelTestView.as_view()),
+    path("incidents", IncidentsView.as_view()),
+    path("incidents/<str:id>/acknowledge", IncidentAcknowledgeView.as_view()),
+    path("deliveries", DeliveriesView.as_view()),
     path("backups", BackupsView.as_view()),
     path("backups/<str:id>", BackupView.as_view()),
     path("backups/<str:id>/restore", BackupRestoreView.as_view()),

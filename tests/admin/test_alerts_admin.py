@@ -1,0 +1,95 @@
+"""Channels, incidents and deliveries as people see them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from django.test import Client
+from django.urls import reverse
+from django.utils import timezone
+
+from apps.alerts.models import Channel, Delivery, Incident
+from apps.alerts.services import save_channel
+from apps.alerts.services import test_channel as try_channel
+
+CANARY = "canary-in-the-address"
+CHANNELS = reverse("admin:alerts_channel_changelist")
+
+
+def form(address: str, **fields: Any) -> dict[str, Any]:
+    return {
+        "name": "ops", "kind": "webhook", "enabled": "on", "address": address, "min_severity": "warning",
+        "digest": "none", "time_zone": "UTC", "clusters": "ber*, ham*", "schedules": "", **fields,
+    }  # fmt: skip
+
+
+@pytest.fixture
+def incident(db: None) -> Incident:
+    now = timezone.now()
+    return Incident.objects.create(
+        rule="failing",
+        target_key="a/b",
+        severity="critical",
+        summary="<b>b</b> fails.",
+        opened_at=now,
+        last_seen_at=now,
+    )
+
+
+def test_a_channel_is_added_tested_and_never_shows_its_address(root: Client, httpserver: Any) -> None:
+    httpserver.expect_request(f"/{CANARY}").respond_with_data("ok")
+
+    answer = root.post(reverse("admin:alerts_channel_add"), form(httpserver.url_for(f"/{CANARY}")))
+    assert answer.status_code == 302, answer.context_data["adminform"].form.errors
+    channel = Channel.objects.get()
+    assert channel.clusters == ["ber*", "ham*"]
+    page = reverse("admin:alerts_channel_change", args=[channel.pk])
+    sent = root.post(reverse("admin:alerts_channel_test", args=[channel.pk]), follow=True)
+
+    assert "took the test message" in sent.content.decode()
+    assert len(httpserver.log) == 1
+    assert root.post(page, form("", name="night")).status_code == 302  # empty keeps the address
+    channel.refresh_from_db()
+    assert channel.address.reveal().endswith(CANARY)
+    for address in (
+        page,
+        CHANNELS,
+        reverse("admin:alerts_delivery_changelist"),
+        reverse("admin:audit_auditentry_changelist"),
+    ):
+        assert CANARY not in root.get(address).content.decode()
+
+
+def test_each_problem_stands_beside_its_field(root: Client) -> None:
+    answer = root.post(reverse("admin:alerts_channel_add"), form("http://169.254.169.254/", time_zone="Mars"))
+
+    errors = answer.context_data["adminform"].form.errors
+    assert set(errors) == {"address", "time_zone"}
+    assert not Channel.objects.exists()
+
+
+def test_an_incident_tells_who_was_told_and_is_acknowledged_by_operators(
+    as_: Callable[[str], Client], incident: Incident, httpserver: Any
+) -> None:
+    channel = save_channel(channel=None, data={"name": "ops", "kind": "webhook", "address": httpserver.url_for("/x")})
+    delivery = try_channel(channel=channel, now=timezone.now(), clock=timezone.now)
+    delivery.incidents.add(incident)
+    page = reverse("admin:alerts_incident_change", args=[incident.pk])
+    acknowledge = reverse("admin:alerts_incident_acknowledge", args=[incident.pk])
+
+    viewer, operator = as_("viewer"), as_("operator")
+    seen = viewer.get(page).content.decode()
+    assert "&lt;b&gt;b" in seen
+    assert "I know" not in seen
+    assert viewer.post(acknowledge).status_code == 403
+    assert operator.get(acknowledge).status_code == 405
+    assert operator.post(acknowledge).status_code == 302
+    incident.refresh_from_db()
+    assert incident.acknowledged_by == "operator"
+    assert operator.get(CHANNELS).status_code == 403
+    administrator = as_("administrator")
+    assert administrator.get(reverse("admin:alerts_delivery_change", args=[delivery.pk])).status_code == 200
+    assert administrator.get(reverse("admin:alerts_incident_changelist") + "?open=yes").status_code == 200
+    assert Delivery.objects.count() == 1
