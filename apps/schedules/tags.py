@@ -15,8 +15,11 @@ MAX_LENGTH = 50
 
 
 def tags_of_collection(*, cluster: Cluster, collection: str) -> list[str]:
-    """Return the tags of a collection, sorted. Raises: Unprocessable (name)."""
-    _check(collection)
+    """Return the tags of a collection, sorted; none for a name that no collection can have."""
+    try:
+        check_collection_name(collection)
+    except ValueError:
+        return []
     rows = CollectionTag.objects.filter(cluster=cluster, collection_name=collection)
     return sorted(rows.values_list("tag", flat=True))
 

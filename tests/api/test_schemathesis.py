@@ -236,6 +236,15 @@ class World:
         if "address" in given or "time_zone" in given:  # a channel
             changed |= {"kind": "webhook", "address": self.values["url"], "time_zone": "UTC"}
             changed |= {"rules": [], "clusters": [], "schedules": []}
+        if "storages" in given and isinstance(given.get("name"), str):
+            # Of a schedule's fields many belong to one kind only, and numbers have to fit each other.
+            name = "".join(sign for sign in given["name"] if sign.isprintable()).strip() or "a name"
+            kept = ("cluster", "storages", "kind", "cron", "tz", "policy")
+            return (
+                {"name": name}
+                | {field: value for field, value in changed.items() if field in kept}
+                | {"cron": "H 2 * * *"}
+            )
         if "collection_name" in given and "type" in given:
             # Of a job's fields most belong to one type only, and together they are refused.
             kept = {"type", "collection_name", "cluster", "storage_id", "metadata"}
