@@ -194,15 +194,24 @@ def test_tick_delivers_again_ends_the_lost_and_forgets_the_old(start: Callable[.
 
 
 def test_queue_that_is_busy_with_operations_is_not_taken_for_stuck(
-    start: Callable[..., NodeOperation], make_job: Any
+    start: Callable[..., NodeOperation], make_job: Any, settings: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    supervisor = Supervisor()
+    settings.BACKUPMGR_WORKERS = 1
+    supervisor, replaced = Supervisor(), []
+    monkeypatch.setattr(supervisor, "_restart_queue", replaced.append)
     make_job(queued_at=NOW, not_before=NOW)
-    supervisor._queue_started_at = NOW
+    now = timezone.now()
 
-    assert supervisor._is_stuck(timezone.now())
+    def wait_until_stuck() -> None:
+        for seconds in (0, settings.BACKUPMGR_STUCK_SECONDS + 1):
+            supervisor._watch_queue(now + timedelta(seconds=seconds))
+
     start(status="running", worker=supervisor.id)
-    assert not supervisor._is_stuck(timezone.now())
+    wait_until_stuck()
+    assert replaced == []
+    NodeOperation.objects.update(status="completed")
+    wait_until_stuck()
+    assert len(replaced) == 1
 
 
 @pytest.mark.worker
