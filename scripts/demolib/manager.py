@@ -27,9 +27,10 @@ class Manager:
         self._session.trust_env = False
         self._session.headers["api-key"] = token
 
-    def add_cluster(self, *, name: str, urls: list[str], api_key: str) -> None:
-        """Register a cluster; of many nodes each has its address."""
-        self._post("/clusters", {"name": name, "urls": urls, "api_key": api_key})
+    def add_cluster(self, *, name: str, urls: list[str], api_key: str) -> str:
+        """Register a cluster and return its id; of many nodes each has its address."""
+        answer = self._post("/clusters", {"name": name, "urls": urls, "api_key": api_key})
+        return str(answer["id"])
 
     def add_storage(self, config: dict[str, Any]) -> tuple[str, str]:
         """Test a storage, then create it; return its id and what the test said."""
@@ -68,6 +69,24 @@ class Manager:
     def backup(self, backup_id: str) -> dict[str, Any]:
         return dict(self._call("GET", f"/backups/{backup_id}"))
 
+    def add_policy(self, rules: dict[str, Any]) -> None:
+        self._post("/policies", rules)
+
+    def add_schedule(self, schedule: dict[str, Any]) -> None:
+        self._post("/schedules", schedule)
+
+    def verify(self, backup_id: str) -> dict[str, Any]:
+        """Start a verification that opens every part in Qdrant's engine; return its job."""
+        return dict(self._post(f"/backups/{backup_id}/verify", {}))
+
+    def newest_job(self, kind: str) -> str:
+        """Return the id of the newest job of a type."""
+        return str(self._call("GET", f"/jobs?type={kind}&limit=1")["items"][0]["id"])
+
+    def protected_collections(self) -> int:
+        """How many collections the overview judges, the unprotected ones among them."""
+        return int(self._call("GET", "/protection?limit=1")["total"])
+
     def _post(self, path: str, body: dict[str, Any]) -> Any:
         return self._call("POST", path, body)
 
@@ -81,8 +100,8 @@ class Manager:
             document = answer.json()
         except ValueError as error:
             raise DemoError(f"{method} {path} was answered with HTTP {answer.status_code} and no JSON.") from error
-        if answer.status_code != 200:
+        if answer.status_code not in (200, 202):
             status = document.get("status") if isinstance(document, dict) else None
             reason = status.get("error") if isinstance(status, dict) else "no reason given"
             raise DemoError(f"backupmgr refused {method} {path} (HTTP {answer.status_code}): {reason}")
-        return document["result"]
+        return document.get("result", document)  # the list of jobs comes without the envelope

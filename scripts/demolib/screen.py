@@ -32,9 +32,9 @@ class Screen:
     def bad(self, text: str) -> None:
         self.console.print(f"  [red]✗[/red] {escape(text)}")
 
-    def failed(self, sentence: str) -> None:
-        """Print the sentence that the demo ends with, on standard error."""
-        Console(stderr=True, highlight=False, soft_wrap=True).print(f"\nscripts/demo: {sentence}", markup=False)
+    def failed(self, sentence: str, program: str = "scripts/demo") -> None:
+        """Print the sentence that the program ends with, on standard error."""
+        Console(stderr=True, highlight=False, soft_wrap=True).print(f"\n{program}: {sentence}", markup=False)
 
     def line(self, text: str = "") -> None:
         self.console.print(f"    {text}", markup=False)

@@ -60,6 +60,24 @@ def test_links_between_documents_lead_somewhere(path: Path) -> None:
     assert [link for link in links if not (path.parent / link).exists()] == []
 
 
+def test_the_readme_shows_pictures_that_exist_and_says_what_is_on_them() -> None:
+    shown = re.findall(r"!\[([^\]]*)\]\(([^)]+)\)", (REPOSITORY / "README.md").read_text())
+
+    assert len(shown) == 4
+    for words, path in shown:
+        assert len(words.split()) > 5, path
+        assert (REPOSITORY / path).read_bytes().startswith(b"\x89PNG\r\n\x1a\n"), path
+
+
+def test_pictures_are_those_that_scripts_screenshots_takes_and_stay_small() -> None:
+    from scripts.demolib.pictures import Shown, pages
+
+    found = {path.stem: path.stat().st_size for path in (REPOSITORY / "docs" / "screenshots").iterdir()}
+
+    assert set(found) == {*pages(Shown("", "", "", "")), "overview-dark", "overview-phone"}
+    assert sum(found.values()) < 3_000_000
+
+
 def test_readme_starts_with_the_two_commands() -> None:
     code = [line.split()[0] for line in (REPOSITORY / "README.md").read_text().splitlines() if line.startswith("    ")]
 
