@@ -289,7 +289,7 @@ def test_verification_does_not_wait_for_the_collection(backup: Backup) -> None:
 
     assert job.subject_collection != other.subject_collection
     with pytest.raises(Exception, match="reads this backup"):
-        delete_backup(backup_id=backup.pk)
+        delete_backup(backup_id=backup.pk, now=now)
 
 
 def test_abort_in_the_middle_leaves_no_verdict_and_no_scratch(
