@@ -245,6 +245,9 @@ BACKUPMGR_SCRATCH_DIR = env.str("BACKUPMGR_SCRATCH_DIR", default=str(DATA_DIR / 
 BACKUPMGR_ENGINE_MEMORY_MB = env.int("BACKUPMGR_ENGINE_MEMORY_MB", default=4096)
 # How long the engine may take for one step (unpacking a part, opening it) before it is given up.
 BACKUPMGR_ENGINE_TIMEOUT_SECONDS = env.int("BACKUPMGR_ENGINE_TIMEOUT_SECONDS", default=3600)
+# After a restore points are compared with the backup one by one; unless a restore asks for it, parts are opened for
+# that only up to so much together. 0: never.
+BACKUPMGR_SAMPLE_MAX_MB = env.int("BACKUPMGR_SAMPLE_MAX_MB", default=1024)
 if BACKUPMGR_ENGINE_MEMORY_MB < 256 or BACKUPMGR_ENGINE_TIMEOUT_SECONDS < 1:
     raise ImproperlyConfigured(
         "BACKUPMGR_ENGINE_MEMORY_MB must be 256 or more, BACKUPMGR_ENGINE_TIMEOUT_SECONDS 1 or more."

@@ -138,3 +138,28 @@ def storage_type(**options: Any) -> EnumField:
 
 def token_scope(**options: Any) -> EnumField:
     return EnumField("TokenScope", [label for label, _ in SCOPE_CHOICES], **options)
+
+
+def replication_factor() -> IntegerField:
+    return IntegerField(
+        required=False,
+        min_value=1,
+        max_value=64,
+        help_text="Restores that create the collection: replicas of each shard; as in the backup when left out",
+    )
+
+
+def safety_backup() -> FlagField:
+    return FlagField(
+        required=False, default=True, help_text="Restores that overwrite: back up first what is there, to go back to"
+    )
+
+
+def verify_points() -> EnumField:
+    return EnumField(
+        "VerifyPoints",
+        ["sample", "all", "none"],
+        required=False,
+        help_text="Restores: which points are read back and compared with the backup one by one; when left out a "
+        "sample of the smaller parts, where the worker can open them",
+    )

@@ -13,7 +13,7 @@ from django.db import IntegrityError, transaction
 
 from apps.backups.compare import config_differences, schema_differences
 from apps.backups.copying import copy_shards
-from apps.backups.fleet import Fleet, open_fleet
+from apps.backups.fleet import Fleet, demand_health, open_fleet
 from apps.backups.manifest import Manifest, ManifestInvalid, parse_manifest
 from apps.backups.models import Backup, Part
 from apps.backups.plan import BackupPlan, PlanBlocked, PlanBlockedForNow, plan_backup
@@ -62,16 +62,8 @@ def make_backup(order: BackupOrder, run: Run) -> FinishedBackup:
     if store.stat(manifest_key(folder)) is not None:
         raise ObjectExists(f"The storage {order.storage.name!r} already holds {folder}.")
     with open_fleet(order.cluster, Purpose.BACKUP, run.abort) as fleet:
-        info, node = fleet.info, fleet.first
-        aliases = node.aliases()
-        if order.collection in aliases:
-            raise PlanBlocked(
-                f"{order.collection!r} is an alias of {aliases[order.collection]!r}: back up that collection."
-            )
-        # The placement first: a collection with a shard out of reach does not describe itself.
-        _plan(order, fleet, None)
-        collection = node.collection(order.collection)
-        plan = _plan(order, fleet, collection)
+        info = fleet.info
+        plan, collection, aliases = plan_of(order, fleet)
         for warning in plan.warnings:
             run.warn(warning)
         for peer in fleet.unreachable:
@@ -105,6 +97,23 @@ def make_backup(order: BackupOrder, run: Run) -> FinishedBackup:
         parts=tuple(part for _, part in copies),
     )
     return _commit(manifest, store, folder, trace, run)
+
+
+def plan_of(order: BackupOrder, fleet: Fleet) -> tuple[BackupPlan, CollectionInfo, dict[str, str]]:
+    """Plan the backup from what the nodes say now; return also the collection, and alias → collection of the cluster.
+
+    Raises: PlanBlocked, QdrantError, CollectionNotFound.
+    """
+    demand_health(fleet)
+    aliases = fleet.first.aliases()
+    if order.collection in aliases:
+        raise PlanBlocked(
+            f"{order.collection!r} is an alias of {aliases[order.collection]!r}: back up that collection."
+        )
+    # The placement first: a collection with a shard out of reach does not describe itself.
+    _plan(order, fleet, None)
+    collection = fleet.first.collection(order.collection)
+    return _plan(order, fleet, collection), collection, aliases
 
 
 def _plan(order: BackupOrder, fleet: Fleet, collection: CollectionInfo | None, *, again: bool = False) -> BackupPlan:

@@ -92,12 +92,25 @@ def count_difference(shard: ShardFacts, found: int) -> str | None:
     return f"shard {shard.shard_id} holds {found:,} points, should hold {wanted}"
 
 
-def create_body(manifest: Manifest) -> dict[str, Any]:
+def with_factor(config: dict[str, Any], replication_factor: int | None) -> dict[str, Any]:
+    """Return the config with another replication factor, None for as it is.
+
+    A write must not need more replicas than there are: write_consistency_factor comes down with it.
+    """
+    if replication_factor is None:
+        return config
+    params = dict(config["params"], replication_factor=replication_factor)
+    if int(params.get("write_consistency_factor") or 1) > replication_factor:
+        params["write_consistency_factor"] = replication_factor
+    return {**config, "params": params}
+
+
+def create_body(manifest: Manifest, replication_factor: int | None = None) -> dict[str, Any]:
     """Return the body of `PUT /collections/{c}` that makes a collection of the manifest's config.
 
     Qdrant reads a flat body where it answers a nested config; `optimizer_config` is then `optimizers_config`.
     """
-    config = _normal(manifest.config)
+    config = _normal(with_factor(manifest.config, replication_factor))
     params = dict(config["params"])
     # read_fan_out_* cannot be given on creation (only by PATCH).
     body = {key: value for key, value in params.items() if not key.startswith("read_fan_out")}

@@ -6,10 +6,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
-from apps.backups.plan import PlanBlocked
+from apps.backups.plan import PlanBlocked, PlanBlockedForNow
 from apps.clusters.models import Cluster, Purpose
 from apps.clusters.nodes import resolve_nodes
 from apps.clusters.qdrant import NodeInfo, Placement, QdrantError, QdrantNode
+from apps.clusters.registry import Problem, ProblemKind
 from apps.core.abort import Abort
 
 
@@ -26,6 +27,8 @@ class Fleet:
     peers: tuple[int, ...]
     #: How many addresses the cluster is registered with.
     addresses: int
+    #: What the registry found wrong or odd; empty for a cluster with one address.
+    problems: tuple[Problem, ...] = ()
 
     @property
     def size(self) -> int:
@@ -84,4 +87,19 @@ def open_fleet(cluster: Cluster, purpose: Purpose, abort: Abort | None = None) -
             peer: stack.enter_context(QdrantNode(endpoint, abort))
             for peer, endpoint in sorted(resolved.endpoints.items())
         }
-        yield Fleet(first, first.info(), nodes, tuple(sorted(resolved.peer_ids)), len(cluster.addresses))
+        peers = tuple(sorted(resolved.peer_ids))
+        yield Fleet(first, first.info(), nodes, peers, len(cluster.addresses), resolved.problems)
+
+
+#: With these nothing is begun: what the nodes say of the shards may be wrong, or about to be.
+_BLOCKING = (ProblemKind.VERSION, ProblemKind.RAFT)
+
+
+def demand_health(fleet: Fleet) -> None:
+    """Make sure that the cluster is one that can be backed up: consensus works, and all nodes run the same version.
+
+    Raises: PlanBlockedForNow.
+    """
+    for problem in fleet.problems:
+        if problem.is_error and problem.kind in _BLOCKING:
+            raise PlanBlockedForNow(problem.message)

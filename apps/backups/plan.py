@@ -172,6 +172,7 @@ def plan_restore(
     shard_id: int | None = None,
     others: Sequence[Placement] = (),
     nodes: int = 1,
+    replication_factor: int | None = None,
 ) -> RestorePlan:
     """Decide how the backup gets into `collection`; `shard_id` for one shard of an existing collection.
 
@@ -187,11 +188,17 @@ def plan_restore(
         )
     if manifest.config["params"].get("sharding_method") == "custom" and target.peer_id is None:
         raise PlanBlocked("The backup has custom shard keys, and the target is a standalone node: it cannot have them.")
-    factor = int(manifest.config["params"].get("replication_factor") or 1)
+    factor = replication_factor or int(manifest.config["params"].get("replication_factor") or 1)
     if factor > nodes:
+        who = "The restore" if replication_factor else "The backup"
         warnings.append(
-            f"The backup asks for {factor} replicas of each shard, and the target has {nodes} "
+            f"{who} asks for {factor} replicas of each shard, and the target has {nodes} "
             f"{'node' if nodes == 1 else 'nodes'}: Qdrant makes as many replicas as there are nodes."
+        )
+    if replication_factor and existing is not None:
+        raise PlanBlocked(
+            f"The collection {collection!r} exists, and its replication factor stays as it is: leave "
+            f"replication_factor out, or restore into another name."
         )
     if existing is None:
         if shard_id is not None:

@@ -56,6 +56,22 @@ def read_manifest(backup: Backup, store: Store, run: Run) -> Manifest:
     return manifest
 
 
+def load_manifest(backup: Backup, store: Store) -> Manifest:
+    """Return the manifest as the storage holds it, and mark nothing.
+
+    Raises: BackupDamaged, ManifestInvalid, StorageError.
+    """
+    try:
+        data = store.get(manifest_key(backup.path), MANIFEST_MAX_BYTES)
+    except ObjectMissing as error:
+        raise BackupDamaged(
+            f"The manifest of {backup.snapshot_name} is not in the storage any more: it cannot be restored."
+        ) from error
+    if hashlib.sha256(data).hexdigest() != backup.manifest_sha256:
+        raise BackupDamaged(f"The manifest of {backup.snapshot_name} in the storage is not the one that was written.")
+    return parse_manifest(data)
+
+
 def check_part(backup: Backup, part: PartFacts, store: Store, run: Run, sink: Sink | None = None) -> None:
     """Read a stored part, into `sink` when one is given, and compare size and SHA-256 with the manifest.
 

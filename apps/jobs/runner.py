@@ -17,10 +17,10 @@ from django.conf import settings
 from django.db import DatabaseError, transaction
 from django.utils import timezone
 
-from apps.backups.backup import BackupOrder, FinishedBackup, find_finished, make_backup, record_backup
-from apps.backups.models import Backup, Leftover, LeftoverKind, VerificationKind
+from apps.backups.backup import FinishedBackup, find_finished, make_backup, record_backup
+from apps.backups.models import Backup, Leftover, LeftoverKind
 from apps.backups.opening import VerifyOrder, verify_backup
-from apps.backups.restore import RestoreOrder, restore_backup
+from apps.backups.restore import restore_backup
 from apps.backups.traces import FolderTrace, take_over_leftovers
 from apps.backups.verifications import Proof, record_proof
 from apps.core.errors import BackupmgrError, Unavailable
@@ -31,6 +31,7 @@ from apps.jobs.batches import settle_batch
 from apps.jobs.ending import end_of, write_end
 from apps.jobs.events import record
 from apps.jobs.fanout import fan_out
+from apps.jobs.forecasting import backup_order, restore_order
 from apps.jobs.jobrun import JobRun
 from apps.jobs.lease import LeaseLost, claim_next, release, startable
 from apps.jobs.models import Job
@@ -100,10 +101,7 @@ def _work(run: JobRun) -> FinishedBackup | Proof:
         run.clean_up()
         run.save_traces()
     if job.type in BACKUP_TYPES:
-        order = BackupOrder(
-            cluster=job.cluster, collection=job.collection_name, storage=job.storage, shard_id=job.shard_id
-        )
-        return make_backup(order, run)
+        return make_backup(backup_order(job), run)
     if job.backup is None:
         raise BackupmgrError("The backup that this job reads has been deleted.")
     if job.type == JobType.VERIFY:
@@ -113,18 +111,7 @@ def _work(run: JobRun) -> FinishedBackup | Proof:
         raise LeftoverInTheWay(
             f"What an earlier attempt restored into {job.target_collection!r} cannot be removed yet: is the node there?"
         )
-    restore_backup(
-        RestoreOrder(
-            backup=job.backup,
-            cluster=job.target_cluster,
-            collection=job.target_collection,
-            overwrite=job.overwrite,
-            restore_aliases=job.restore_aliases,
-            shard_id=job.shard_id,
-        ),
-        run,
-    )
-    return Proof(kind=VerificationKind.RESTORED, method="Restored; counts, configuration and payload schema compared.")
+    return restore_backup(restore_order(job), run)
 
 
 def _take_over_leftovers(run: JobRun) -> None:

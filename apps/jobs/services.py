@@ -90,6 +90,10 @@ class JobRequest:
     target_collection: str = ""
     overwrite: bool = False
     restore_aliases: bool = False
+    #: Restores: see RestoreOrder; "" and None leave it to the restore.
+    replication_factor: int | None = None
+    safety_backup: bool = True
+    verify_points: str = ""
     #: Verifications: compare the SHA-256 of the parts, and do not open them.
     hashes_only: bool = False
     metadata: dict[str, Any] = field(default_factory=dict)
@@ -115,6 +119,23 @@ def create_job(*, request: JobRequest, now: datetime, user: AbstractBaseUser | N
 
     Raises: UnableToCreateJob, Unprocessable (names), NotFound (backup).
     """
+    job = draft_job(request=request, now=now, user=user)
+    _queue_up(job, request.terms, now)
+    with transaction.atomic():
+        if job.backup is not None:
+            hold_backup(job.backup)
+        job.save(force_insert=True)
+        record(job, f"Created{_by(user)}.", at=now)
+        _tell("job.create", f"Started {_words(job)}.", job, user)
+        poke(job, now=now)
+    return job
+
+
+def draft_job(*, request: JobRequest, now: datetime, user: AbstractBaseUser | None = None) -> Job:
+    """Return the job that `create_job` would make, checked by all that the database can tell, and save nothing.
+
+    Raises: as create_job.
+    """
     if request.type not in JobType.values:
         raise UnableToCreateJob(f"The type must be one of {', '.join(JobType.values)}.")
     job_type = JobType(request.type)
@@ -137,14 +158,6 @@ def create_job(*, request: JobRequest, now: datetime, user: AbstractBaseUser | N
     job.metadata = request.metadata
     job.created_by = user  # type: ignore[assignment]
     job.created_at = job.not_before = now
-    _queue_up(job, request.terms, now)
-    with transaction.atomic():
-        if job.backup is not None:
-            hold_backup(job.backup)
-        job.save(force_insert=True)
-        record(job, f"Created{_by(user)}.", at=now)
-        _tell("job.create", f"Started {_words(job)}.", job, user)
-        poke(job, now=now)
     return job
 
 
@@ -427,6 +440,11 @@ def _restore_job(job_type: JobType, request: JobRequest) -> Job:
         target_collection=target_collection,
         overwrite=request.overwrite,
         restore_aliases=request.restore_aliases,
+        options={
+            "replication_factor": request.replication_factor,
+            "safety_backup": request.safety_backup,
+            "verify_points": request.verify_points,
+        },
         subject_cluster=target_cluster,
         subject_collection=target_collection,
     )

@@ -53,6 +53,7 @@ class PointsApi:
         router.add("POST", base, self.retrieve)
         router.add("POST", f"{base}/scroll", self.scroll)
         router.add("POST", f"{base}/count", self.count)
+        router.add("POST", "/collections/{name}/shards/{shard}/points", self.retrieve_shard)
         router.add("POST", "/collections/{name}/shards/{shard}/points/count", self.count_shard)
         router.add("POST", f"{base}/query", self.query)
         router.add("POST", f"{base}/delete", self.delete, access="manage")
@@ -196,6 +197,19 @@ class PointsApi:
         payload = parse_with_payload(body.get("with_payload", True))
         vector = parse_with_vector(body.get("with_vector", False))
         found = _retrieve(self._targets(request, _keys(body)), ids, payload, vector)
+        return [_found(found[one], payload, vector) for one in dict.fromkeys(ids) if one in found]
+
+    def retrieve_shard(self, request: Request) -> list[dict[str, Any]]:
+        """Return the points that the replica of one shard on this node has."""
+        body = request.json()
+        ids = parse_ids(need(body, "ids", request.raw))
+        payload = parse_with_payload(body.get("with_payload", True))
+        vector = parse_with_vector(body.get("with_vector", False))
+        shard = self._store.local_shard(self._get(request), parse_shard_id(request.params["shard"]))
+        found = {
+            one.id: (one, None)
+            for one in shard.read(lambda each: each.retrieve(ids, with_payload=payload, with_vector=vector))
+        }
         return [_found(found[one], payload, vector) for one in dict.fromkeys(ids) if one in found]
 
     def scroll(self, request: Request) -> dict[str, Any]:

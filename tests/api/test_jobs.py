@@ -57,6 +57,8 @@ def test_backup_is_created_with_the_defaults(
         "target_collection": None,
         "overwrite": False,
         "restore_aliases": False,
+        "options": {},
+        "plan": None,
         "parent_id": None,
         "collections": [],
         "exclude_collections": [],

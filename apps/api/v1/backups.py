@@ -21,6 +21,9 @@ from apps.api.fields import (
     ObjectField,
     TextField,
     TimeField,
+    replication_factor,
+    safety_backup,
+    verify_points,
 )
 from apps.api.permissions import caller
 from apps.api.schema import TRUE, operation
@@ -120,6 +123,9 @@ class BackupRestoreSerializer(serializers.Serializer[Any]):
     target_collection = TextField(required=False)
     overwrite = FlagField(required=False, default=False)
     restore_aliases = FlagField(required=False, default=False)
+    replication_factor = replication_factor()
+    safety_backup = safety_backup()
+    verify_points = verify_points()
     metadata = MetadataField(required=False)
 
 
@@ -210,6 +216,9 @@ class BackupRestoreView(OneBackup):
             target_collection=data.get("target_collection", ""),
             overwrite=data["overwrite"],
             restore_aliases=data["restore_aliases"],
+            replication_factor=data.get("replication_factor"),
+            safety_backup=data["safety_backup"],
+            verify_points=data.get("verify_points", ""),
             metadata=data.get("metadata", {}),
         )
         job = services.create_job(request=asked, now=timezone.now(), user=caller(request))

@@ -78,6 +78,7 @@ _JOB_DONE: dict[str, Any] = {
     "exclude_collections": [],
     "children": None,
     "options": {},
+    "plan": None,
     "progress": 100,
     "phase": "",
     "bytes_done": 27472896,

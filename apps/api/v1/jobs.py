@@ -25,6 +25,9 @@ from apps.api.fields import (
     TimeField,
     job_status,
     job_type,
+    replication_factor,
+    safety_backup,
+    verify_points,
 )
 from apps.api.idempotency import create_once
 from apps.api.permissions import caller, require
@@ -35,8 +38,9 @@ from apps.api.views import ApiView
 from apps.core.permissions import Scope
 from apps.jobs.attempts import AttemptOutcome, JobAttempt
 from apps.jobs.batches import MAX_PATTERNS, summary_of
+from apps.jobs.forecasting import forecast_job
 from apps.jobs.models import Job, JobEvent
-from apps.jobs.services import JobNotFound, JobRequest, cancel_job, create_job, retry_job
+from apps.jobs.services import JobNotFound, JobRequest, cancel_job, create_job, draft_job, retry_job
 from apps.jobs.states import RESTORE_TYPES
 
 TAG = "jobs"
@@ -76,6 +80,7 @@ class JobSerializer(serializers.Serializer[Any]):
     exclude_collections = serializers.ListField(child=serializers.CharField())
     children = serializers.SerializerMethodField(help_text="Of a backup of many collections; else null")
     options = ObjectField(help_text="What else was asked for, by the names of the operation that created it")
+    plan = serializers.SerializerMethodField(help_text="What it would do: with dry_run; else null")
     progress = serializers.IntegerField(min_value=0, max_value=100)
     phase = serializers.CharField(allow_blank=True)
     bytes_done = serializers.IntegerField(help_text="bytes")
@@ -94,6 +99,10 @@ class JobSerializer(serializers.Serializer[Any]):
     created_at = TimeField()
     started_at = TimeField(allow_null=True)
     completed_at = TimeField(allow_null=True)
+
+    @extend_schema_field({"type": "object", "additionalProperties": {}, "nullable": True})
+    def get_plan(self, job: Job) -> dict[str, Any] | None:
+        return getattr(job, "plan", None)
 
     def get_snapshot_name(self, job: Job) -> str | None:
         return job.snapshot_name or None
@@ -159,7 +168,21 @@ class JobCreateSerializer(serializers.Serializer[Any]):
         max_length=MAX_PATTERNS,
         help_text="Backups of many collections: names and patterns of those to leave out",
     )
+    replication_factor = replication_factor()
+    safety_backup = safety_backup()
+    verify_points = verify_points()
     hashes_only = FlagField(required=False, default=False, help_text="Verifications: do not open the parts")
+
+
+class JobCreateQuery(serializers.Serializer[Any]):
+    """How to ask."""
+
+    dry_run = serializers.BooleanField(
+        required=False,
+        default=False,
+        help_text="Create nothing: return the job as it would be, with `plan`: its steps, what blocks it, warnings, "
+        "and for a backup which replica of which shard from which node, and why",
+    )
 
 
 class JobEventQuery(serializers.Serializer[Any]):
@@ -240,6 +263,7 @@ class JobsView(ApiView):
         "Start a backup or a restore (restores need the scope restore)",
         tag=TAG,
         body=JobCreateSerializer,
+        query=[JobCreateQuery],
         answer=JobSerializer,
         headers={"Idempotency-Key": "A repetition with the same key and body returns the first one's job, for 7 days"},
     )
@@ -259,12 +283,19 @@ class JobsView(ApiView):
             target_collection=data.get("target_collection", ""),
             overwrite=data["overwrite"],
             restore_aliases=data["restore_aliases"],
+            replication_factor=data.get("replication_factor"),
+            safety_backup=data["safety_backup"],
+            verify_points=data.get("verify_points", ""),
             hashes_only=data["hashes_only"],
             metadata=data.get("metadata", {}),
             collections=tuple(data.get("collections", ())),
             exclude_collections=tuple(data.get("exclude_collections", ())),
         )
         now, user = timezone.now(), caller(request)
+        if self.query(JobCreateQuery)["dry_run"]:
+            draft = draft_job(request=asked, now=now, user=user)
+            draft.plan = forecast_job(draft).to_json()  # type: ignore[attr-defined]
+            return Response(JobSerializer(draft).data)
         create = partial(create_job, request=asked, now=now, user=user)
         key = request.headers.get("Idempotency-Key")
         job = create() if key is None else create_once(user=user, key=key, body=request.data, now=now, create=create)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import http.client
 import json
 import ssl
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import nullcontext, suppress
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
@@ -139,6 +139,18 @@ class QdrantNode:
             ) from error
         return int(answer["count"])
 
+    def points(self, name: str, shard_id: int, ids: Sequence[int | str]) -> list[dict[str, Any]]:
+        """Return those of the points that this node's replica of the shard has, with payload and vectors
+        (Qdrant 1.11.1 and later).
+        """
+        answer: list[dict[str, Any]] = self.call(
+            "POST",
+            f"/collections/{segment(name)}/shards/{shard_id}/points",
+            json={"ids": list(ids), "with_payload": True, "with_vector": True},
+            timeout_seconds=max(self.endpoint.timeout_seconds, 120),
+        )
+        return answer
+
     def create_collection(self, name: str, body: dict[str, Any]) -> None:
         self.call("PUT", f"/collections/{segment(name)}", json=body, timeout_seconds=120)
 
@@ -196,6 +208,14 @@ class QdrantNode:
         actions = [{"create_alias": {"collection_name": collection, "alias_name": name}} for name in names]
         if actions:
             self.call("POST", "/collections/aliases", json={"actions": actions})
+
+    def switch_alias(self, alias: str, collection: str) -> None:
+        """Point an alias that exists at another collection; nobody ever finds it missing."""
+        actions = [
+            {"delete_alias": {"alias_name": alias}},
+            {"create_alias": {"collection_name": collection, "alias_name": alias}},
+        ]
+        self.call("POST", "/collections/aliases", json={"actions": actions})
 
     # --- snapshots of a collection and of a shard ------------------------------------------------------------
     # `shard_id` None means the snapshots of the collection (this node's part of it).

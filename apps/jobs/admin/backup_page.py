@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
 
+from apps.backups.backup import BackupOrder
+from apps.backups.forecast import Forecast, forecast_backup
 from apps.clusters.admin_live import collection_names
 from apps.clusters.models import Cluster
 from apps.core.admin_kit import demand
@@ -19,6 +21,9 @@ from apps.storage.models import StorageConfig
 
 if TYPE_CHECKING:
     from apps.jobs.admin import JobAdmin
+
+#: A collection may have hundreds of shards; the page names so many.
+SHOWN_SHARDS = 12
 
 
 def view(page: JobAdmin, request: HttpRequest) -> HttpResponse:
@@ -38,7 +43,8 @@ def view(page: JobAdmin, request: HttpRequest) -> HttpResponse:
     if not form.is_valid():
         return _form(page, request, form, live.problem if live else "")
     if not confirmed:
-        return _confirmation(page, request, form)
+        # A cluster that did not answer just now is not waited for again.
+        return _confirmation(page, request, form, forecast=_forecast(form) if names is not None else None)
     data = form.cleaned_data
     answer = start(
         page,
@@ -68,8 +74,37 @@ def _form(page: JobAdmin, request: HttpRequest, form: BackupForm, problem: str) 
     )
 
 
-def _confirmation(page: JobAdmin, request: HttpRequest, form: BackupForm, error: str = "") -> HttpResponse:
+def _forecast(form: BackupForm) -> Forecast:
     data = form.cleaned_data
+    return forecast_backup(
+        BackupOrder(
+            cluster=data["cluster"], collection=data["collection"], storage=data["storage"], shard_id=data["shard"]
+        )
+    )
+
+
+def _plan_sentences(forecast: Forecast) -> tuple[list[str], list[str]]:
+    """What would be done, in sentences, and what deserves attention before the click."""
+    shards = [
+        f"Shard {shard.shard_id}{'' if shard.shard_key is None else f' (key {shard.shard_key!r})'} from {shard.node}: "
+        f"{shard.why}."
+        for shard in forecast.shards[:SHOWN_SHARDS]
+    ]
+    if len(forecast.shards) > SHOWN_SHARDS:
+        shards.append(f"And {len(forecast.shards) - SHOWN_SHARDS} more shards.")
+    warnings = list(forecast.warnings)
+    if forecast.blocked:
+        warnings.insert(0, f"As things stand, it would be refused: {forecast.blocked}")
+    if forecast.unknown:
+        warnings.insert(0, f"Whether it can be made could not be seen: {forecast.unknown}")
+    return [*forecast.steps, *shards], warnings
+
+
+def _confirmation(
+    page: JobAdmin, request: HttpRequest, form: BackupForm, error: str = "", forecast: Forecast | None = None
+) -> HttpResponse:
+    data = form.cleaned_data
+    planned, warnings = _plan_sentences(forecast) if forecast else ([], [])
     what = f"shard {data['shard']} of {data['collection']}" if data["shard"] is not None else data["collection"]
     return page.confirm(
         request,
@@ -78,7 +113,9 @@ def _confirmation(page: JobAdmin, request: HttpRequest, form: BackupForm, error:
             f"This backs up {what} from {data['cluster'].name} to {data['storage'].name} ({data['storage'].location}).",
             "The collection stays in use meanwhile. Qdrant makes a snapshot of each shard, which needs room on its "
             "disk until it has been copied.",
+            *planned,
         ],
+        warnings=warnings,
         verb="Back up now",
         back=reverse("admin:jobs_job_backup") + f"?cluster={data['cluster'].pk}",
         hidden=hidden_fields(request, form),

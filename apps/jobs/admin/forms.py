@@ -126,7 +126,33 @@ class RestoreForm(forms.Form):
         widget=UnfoldBooleanWidget,
         help_text="Its points are replaced by those of the backup; what was written since is lost.",
     )
+    no_safety_backup = forms.BooleanField(
+        required=False,
+        label="Overwrite without a safety backup",
+        widget=UnfoldBooleanWidget,
+        help_text="Otherwise what is there is backed up first, so that you can go back.",
+    )
     restore_aliases = forms.BooleanField(required=False, label="Restore aliases too", widget=UnfoldBooleanWidget)
+    replication_factor = forms.IntegerField(
+        label="Replicas of each shard",
+        required=False,
+        min_value=1,
+        max_value=64,
+        widget=UnfoldAdminTextInputWidget({"inputmode": "numeric", "autocomplete": "off"}),
+        help_text="Only for a collection that is created; empty for as many as the backup says.",
+    )
+    verify_points = forms.ChoiceField(
+        label="Compare points afterwards",
+        required=False,
+        choices=[
+            ("", "A sample, where the worker has room to open the parts"),
+            ("sample", "A sample of every shard"),
+            ("all", "Every point"),
+            ("none", "None: counts, configuration and schema only"),
+        ],
+        widget=UnfoldAdminSelectWidget,
+        help_text="Points are read back from every replica and compared with what the backup holds.",
+    )
 
     def __init__(self, *args: Any, backup: Backup, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

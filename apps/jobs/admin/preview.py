@@ -27,13 +27,22 @@ class Preview:
 
 
 def preview_restore(
-    *, backup: Backup, cluster: Cluster, collection: str, overwrite: bool, shard_id: int | None
+    *,
+    backup: Backup,
+    cluster: Cluster,
+    collection: str,
+    overwrite: bool,
+    shard_id: int | None,
+    replication_factor: int | None = None,
+    safety_backup: bool = True,
 ) -> Preview:
     """Plan the restore without touching anything. Points are Qdrant's own estimate: exact counts take their time."""
     try:
         manifest = parse_manifest(json.dumps(backup.manifest).encode())
         with page_node(cluster) as node:
             info, aliases = node.info(), node.aliases()
+            # An alias that is to be overwritten is restored beside what is behind it (apps/backups/restore.py).
+            behind = aliases.get(collection) if overwrite and shard_id is None else None
             existing = node.find_collection(collection) if collection not in aliases else None
             placement = node.placement(collection) if existing is not None else None
             pointing = node.collection_aliases(collection) if existing is not None else []
@@ -47,18 +56,29 @@ def preview_restore(
     try:
         plan = plan_restore(
             manifest=manifest, collection=collection, target=info, existing=existing, placement=placement,
-            existing_points=points, aliased_to=aliases.get(collection), overwrite=overwrite, shard_id=shard_id,
-            nodes=max(1, len(info.cluster.get("peers") or {})),
+            existing_points=points, aliased_to=None if behind else aliases.get(collection), overwrite=overwrite,
+            shard_id=shard_id, nodes=max(1, len(info.cluster.get("peers") or {})),
+            replication_factor=replication_factor,
         )  # fmt: skip
     except BackupmgrError as error:
         return Preview(blocked=str(error))
-    if plan.create:
+    if behind is not None:
+        sentences = [
+            f"{collection} is an alias of {behind} on {cluster.name}. The backup is restored into a new collection "
+            f"beside it; when that is proved, the alias is switched to it in one call. {behind} is kept."
+        ]
+    elif plan.create:
         sentences = [f"This creates the collection {collection} on {cluster.name}. Nothing that exists is touched."]
     else:
         what = f"shard {shard_id} of {collection}" if shard_id is not None else collection
         sentences = [
             f"This replaces {what} on {cluster.name} (about {number(points)} points now) with the backup. Points "
             f"written since the backup are lost."
+            + (
+                " What is there is backed up first."
+                if safety_backup
+                else " No safety backup is taken of what is there."
+            )
         ]
         if pointing:
             sentences.append(f"Aliases that point to it stay: {', '.join(pointing)}.")

@@ -59,6 +59,9 @@ def view(page: JobAdmin, request: HttpRequest) -> HttpResponse:
             target_collection=data["target_collection"],
             overwrite=data["overwrite"],
             restore_aliases=data.get("restore_aliases", False),
+            replication_factor=data.get("replication_factor"),
+            safety_backup=not data.get("no_safety_backup"),
+            verify_points=data.get("verify_points") or "",
         ),
     )
     return _confirmation(page, request, backup, form, error=answer) if isinstance(answer, str) else answer
@@ -108,7 +111,13 @@ def _confirmation(
     data = form.cleaned_data
     collection, cluster = data["target_collection"], data["target_cluster"]
     preview = preview_restore(
-        backup=backup, cluster=cluster, collection=collection, overwrite=data["overwrite"], shard_id=data["shard"]
+        backup=backup,
+        cluster=cluster,
+        collection=collection,
+        overwrite=data["overwrite"],
+        shard_id=data["shard"],
+        replication_factor=data.get("replication_factor"),
+        safety_backup=not data.get("no_safety_backup"),
     )
     if preview.blocked:
         return _form(page, request, backup, form, preview)

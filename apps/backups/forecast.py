@@ -1,0 +1,141 @@
+"""What a backup or a restore would do, read from cluster, storage and catalogue now; nothing is changed or kept."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from apps.backups.backup import BackupOrder, plan_of
+from apps.backups.fleet import Fleet, open_fleet
+from apps.backups.models import Backup, BackupStatus
+from apps.backups.plan import BackupPlan, PlanBlocked
+from apps.backups.restore import outlook
+from apps.backups.restoring import RestoreOrder
+from apps.clusters.advisories import advisories_for
+from apps.clusters.models import Purpose
+from apps.core.errors import BackupmgrError, Unavailable
+from apps.core.text import format_size, plural
+from apps.storage.models import StorageConfig
+from apps.storage.services import open_store
+
+
+@dataclass(frozen=True)
+class ShardForecast:
+    """Where one shard is taken from, and why from there."""
+
+    shard_id: int
+    shard_key: str | int | None
+    peer_id: int
+    node: str
+    why: str
+    other_peers: tuple[int, ...]
+
+
+@dataclass
+class Forecast:
+    """`blocked` says why it would be refused now; `unknown` why nobody can tell; both are empty when it would start."""
+
+    blocked: str = ""
+    unknown: str = ""
+    steps: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    shards: list[ShardForecast] = field(default_factory=list)
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def forecast_backup(order: BackupOrder) -> Forecast:
+    """Plan a backup as a job would."""
+    forecast = Forecast()
+    try:
+        with open_fleet(order.cluster, Purpose.BACKUP) as fleet:
+            plan, _, _ = plan_of(order, fleet)
+            _tell_backup(order, plan, fleet, forecast)
+        open_store(order.storage).stat("manifest.json")
+        _check_room(order, forecast)
+    except BackupmgrError as error:
+        _note(error, forecast)
+    return forecast
+
+
+def forecast_restore(order: RestoreOrder) -> Forecast:
+    """Plan a restore as a job would; the manifest is read from the storage, its parts are not."""
+    forecast = Forecast()
+    try:
+        steps, warnings = outlook(order)
+        forecast.steps += steps
+        forecast.warnings += warnings
+    except BackupmgrError as error:
+        _note(error, forecast)
+    return forecast
+
+
+def _note(error: BackupmgrError, forecast: Forecast) -> None:
+    """What is away now may be there when the job starts; everything else stands in the way."""
+    if isinstance(error, Unavailable) and error.transient and not isinstance(error, PlanBlocked):
+        forecast.unknown = str(error)
+    else:
+        forecast.blocked = str(error)
+
+
+def _tell_backup(order: BackupOrder, plan: BackupPlan, fleet: Fleet, forecast: Forecast) -> None:
+    version = fleet.info.version
+    forecast.warnings += [*plan.warnings, *(problem.message for problem in fleet.problems)]
+    forecast.warnings += [advisory.sentence for advisory in advisories_for(version, "backup")]
+    forecast.warnings += [
+        f"The node of peer {peer} cannot be reached; its shards are taken from other replicas."
+        for peer in fleet.unreachable
+    ]
+    for source in plan.shards:
+        others = len(source.others)
+        if not others:
+            why = "it has the only Active replica that can be reached"
+        else:
+            why = f"of {others + 1} Active replicas, the one on the node with the least to do"
+        forecast.shards.append(
+            ShardForecast(
+                shard_id=source.shard_id,
+                shard_key=source.shard_key,
+                peer_id=source.peer_id,
+                node=fleet.node(source.peer_id).endpoint.url,
+                why=why,
+                other_peers=source.others,
+            )
+        )
+    nodes = len({source.peer_id for source in plan.shards})
+    at_once = ", all nodes at the same time, each one shard after another" if nodes > 1 else ", one after another"
+    forecast.steps.append(
+        f"{plural(len(plan.shards), 'shard')} of {order.collection!r} from {plural(nodes, 'node')} of Qdrant {version} "
+        f"to {order.storage.name!r}{at_once if len(plan.shards) > 1 else ''}."
+    )
+
+
+def _check_room(order: BackupOrder, forecast: Forecast) -> None:
+    """Compare the room in a folder with the size of the newest backup. Raises: PlanBlocked."""
+    storage: StorageConfig = order.storage
+    newest = (
+        Backup.objects.filter(
+            cluster=order.cluster,
+            collection_name=order.collection,
+            shard_id=order.shard_id,
+            status=BackupStatus.COMPLETED,
+        )
+        .order_by("-created_at")
+        .first()
+    )
+    if newest is None:
+        return
+    forecast.steps.append(f"The newest backup of it has {format_size(newest.size_bytes)}.")
+    if storage.type != "local":
+        return
+    try:
+        free = shutil.disk_usage(storage.path).free
+    except OSError:
+        return
+    if free < newest.size_bytes:
+        raise PlanBlocked(
+            f"The folder of {storage.name!r} has {format_size(free)} of room, and the newest backup of "
+            f"{order.collection!r} needed {format_size(newest.size_bytes)}: free some, or use another storage."
+        )
