@@ -4,26 +4,25 @@ from __future__ import annotations
 
 import uuid
 from contextlib import suppress
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any
 
 from django.contrib.auth.models import AbstractBaseUser
 from django.db import transaction
-from django.db.models import Case, Q, When
+from django.db.models import Q
 from django_q.tasks import async_task
 
 from apps.audit.trail import About, record_action
 from apps.backups.deletion import mark_deleting
 from apps.backups.models import Backup, BackupStatus, Hold, Leftover
-from apps.backups.policies import RetentionPolicy
 from apps.backups.traces import Traces, first_retry, leave_behind, try_leftover
-from apps.clusters.models import Cluster
-from apps.clusters.qdrant import check_collection_name, check_snapshot_possible
-from apps.core.errors import BackupmgrError, Conflict, InvalidRequest, NotFound, Unprocessable
+from apps.core.errors import BackupmgrError, Conflict, InvalidRequest, NotFound
 from apps.core.text import plural
-from apps.jobs.batches import check_patterns, hold_batch, is_pattern, reopen_batch, settle_batch, settle_batches
+from apps.jobs.batches import hold_batch, reopen_batch, settle_batch, settle_batches
 from apps.jobs.cleaning import is_busy
+from apps.jobs.drafting import JobRequest as JobRequest
+from apps.jobs.drafting import Terms as Terms
+from apps.jobs.drafting import UnableToCreateJob as UnableToCreateJob
+from apps.jobs.drafting import backup_job, batch_job, check_name, restore_job, verify_job
 from apps.jobs.events import record
 from apps.jobs.models import Job, Rank
 from apps.jobs.states import (
@@ -36,7 +35,6 @@ from apps.jobs.states import (
     JobStatus,
     JobType,
 )
-from apps.storage.models import StorageConfig
 
 #: Dotted, so that the queue holds a name and this module does not import the runner, which imports it.
 RUN_JOB = "apps.jobs.runner.run_job"
@@ -45,10 +43,6 @@ MAX_METADATA_BYTES = 16 * 1024
 
 #: A job that waits this long is as urgent as one of the next priority that has just come.
 PRIORITY_STEP = timedelta(minutes=30)
-
-
-class UnableToCreateJob(InvalidRequest):
-    """What was asked for cannot be a job."""
 
 
 class JobNotFound(NotFound):
@@ -61,53 +55,6 @@ class JobHasEnded(InvalidRequest):
 
 class JobNotRetryable(InvalidRequest):
     """Only a failed or cancelled job can be retried."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Terms:
-    """Whose turn a backup of a schedule is, and how long it may take. `due_at` is when it was to run."""
-
-    schedule_id: uuid.UUID
-    due_at: datetime
-    priority: int = 5
-    start_by: datetime | None = None
-    max_runtime_seconds: int | None = None
-    rank: Rank = Rank.SCHEDULED
-
-
-@dataclass(frozen=True, kw_only=True)
-class JobRequest:
-    """What a caller asks for. None means: not said."""
-
-    type: str
-    collection_name: str
-    cluster: Cluster | None = None
-    storage: StorageConfig | None = None
-    shard_id: int | None = None
-    snapshot_name: str = ""
-    backup: Backup | None = None
-    target_cluster: Cluster | None = None
-    target_collection: str = ""
-    overwrite: bool = False
-    restore_aliases: bool = False
-    #: Restores: see RestoreOrder; "" and None leave it to the restore.
-    replication_factor: int | None = None
-    safety_backup: bool = True
-    verify_points: str = ""
-    #: Verifications: compare the SHA-256 of the parts, and do not open them.
-    hashes_only: bool = False
-    metadata: dict[str, Any] = field(default_factory=dict)
-    #: What schedules say of the backups they ask for; a backup that somebody asks for may have a policy or a date.
-    terms: Terms | None = None
-    policy: RetentionPolicy | None = None
-    keep_until: datetime | None = None
-    #: Names and patterns of the collections to back up, one job each; `collection_name` is then *.
-    collections: tuple[str, ...] = ()
-    exclude_collections: tuple[str, ...] = ()
-
-    @property
-    def is_batch(self) -> bool:
-        return bool(self.collections) or (self.type == JobType.BACKUP and is_pattern(self.collection_name))
 
 
 def create_job(*, request: JobRequest, now: datetime, user: AbstractBaseUser | None = None) -> Job:
@@ -142,19 +89,19 @@ def draft_job(*, request: JobRequest, now: datetime, user: AbstractBaseUser | No
     if request.exclude_collections and not request.is_batch:
         raise UnableToCreateJob("exclude_collections belongs to a backup of many collections.")
     if not request.is_batch:
-        _check_name(request.collection_name)
+        check_name(request.collection_name)
     if job_type in SHARD_TYPES and request.shard_id is None:
         raise UnableToCreateJob(f"A {job_type.label} job needs a shard_id.")
     if job_type not in SHARD_TYPES and request.shard_id is not None:
         raise UnableToCreateJob(f"A {job_type} job works on all shards: leave shard_id out or use shard_{job_type}.")
     if request.is_batch:
-        job = _batch_job(job_type, request)
+        job = batch_job(job_type, request)
     elif job_type in BACKUP_TYPES:
-        job = _backup_job(job_type, request)
+        job = backup_job(job_type, request)
     elif job_type == JobType.VERIFY:
-        job = _verify_job(request)
+        job = verify_job(request)
     else:
-        job = _restore_job(job_type, request)
+        job = restore_job(job_type, request)
     job.metadata = request.metadata
     job.created_by = user  # type: ignore[assignment]
     job.created_at = job.not_before = now
@@ -361,168 +308,6 @@ def _queue_up(job: Job, terms: Terms | None, now: datetime) -> None:
         job.schedule_id, job.start_by = terms.schedule_id, terms.start_by
         job.max_runtime_seconds = terms.max_runtime_seconds
     job.queue_at = due_at - PRIORITY_STEP * job.priority
-
-
-def _backup_job(job_type: JobType, request: JobRequest) -> Job:
-    if request.snapshot_name or request.backup or request.target_collection or request.target_cluster:
-        raise UnableToCreateJob("A backup takes no snapshot_name, backup_id or target: those belong to a restore.")
-    try:
-        check_snapshot_possible(request.collection_name)
-    except ValueError as error:
-        raise Unprocessable(str(error)) from error
-    cluster = request.cluster or _default_cluster()
-    return Job(
-        type=job_type,
-        cluster=cluster,
-        collection_name=request.collection_name,
-        shard_id=request.shard_id,
-        storage=request.storage or _default_storage(),
-        policy=request.policy,
-        keep_until=request.keep_until,
-        subject_cluster=cluster,
-        subject_collection=request.collection_name,
-    )
-
-
-def _batch_job(job_type: JobType, request: JobRequest) -> Job:
-    if job_type != JobType.BACKUP:
-        raise UnableToCreateJob(f"Only a backup can be asked for of many collections, not a {job_type.label}.")
-    if request.snapshot_name or request.backup or request.target_collection or request.target_cluster:
-        raise UnableToCreateJob("A backup takes no snapshot_name, backup_id or target: those belong to a restore.")
-    if request.collections and request.collection_name != "*":
-        raise UnableToCreateJob("With collections, write * as collection_name.")
-    patterns = list(dict.fromkeys(request.collections or (request.collection_name,)))
-    try:
-        check_patterns(patterns)
-        check_patterns(request.exclude_collections)
-    except ValueError as error:
-        raise Unprocessable(str(error)) from error
-    cluster, job_id = request.cluster or _default_cluster(), uuid.uuid4()
-    return Job(
-        pk=job_id,
-        type=job_type,
-        is_batch=True,
-        collections=patterns,
-        exclude_collections=list(dict.fromkeys(request.exclude_collections)),
-        cluster=cluster,
-        collection_name=", ".join(patterns)[:255],
-        storage=request.storage or _default_storage(),
-        policy=request.policy,
-        keep_until=request.keep_until,
-        subject_cluster=cluster,
-        # No collection's name: a batch stands in nobody's way.
-        subject_collection=f"*/{job_id}",
-    )
-
-
-def _restore_job(job_type: JobType, request: JobRequest) -> Job:
-    backup = _backup_of(request)
-    if backup.status != BackupStatus.COMPLETED:
-        raise Conflict(f"The backup {backup.snapshot_name} is {backup.get_status_display()}: {backup.status_reason}")
-    if job_type == JobType.RESTORE and backup.shard_id is not None:
-        raise UnableToCreateJob(
-            f"The backup {backup.snapshot_name} holds shard {backup.shard_id} only: use shard_restore."
-        )
-    if request.shard_id is not None and not backup.parts.filter(shard_id=request.shard_id).exists():
-        raise NotFound(f"The backup {backup.snapshot_name} holds no shard {request.shard_id}.")
-    target_cluster = request.target_cluster or request.cluster or backup.cluster or _default_cluster()
-    target_collection = request.target_collection or request.collection_name
-    _check_name(target_collection)
-    return Job(
-        type=job_type,
-        cluster=backup.cluster or request.cluster or target_cluster,
-        collection_name=request.collection_name,
-        shard_id=request.shard_id,
-        storage=backup.storage,
-        backup=backup,
-        snapshot_name=backup.snapshot_name,
-        target_cluster=target_cluster,
-        target_collection=target_collection,
-        overwrite=request.overwrite,
-        restore_aliases=request.restore_aliases,
-        options={
-            "replication_factor": request.replication_factor,
-            "safety_backup": request.safety_backup,
-            "verify_points": request.verify_points,
-        },
-        subject_cluster=target_cluster,
-        subject_collection=target_collection,
-    )
-
-
-def _verify_job(request: JobRequest) -> Job:
-    if request.target_collection or request.target_cluster or request.overwrite or request.restore_aliases:
-        raise UnableToCreateJob("A verification takes no target: nothing is restored.")
-    backup = _backup_of(request)
-    cluster = backup.cluster or request.cluster or _default_cluster()
-    return Job(
-        type=JobType.VERIFY,
-        cluster=cluster,
-        collection_name=backup.collection_name,
-        storage=backup.storage,
-        backup=backup,
-        snapshot_name=backup.snapshot_name,
-        options={"hashes_only": request.hashes_only},
-        subject_cluster=cluster,
-        # It reads the storage alone: it must not hold up the backups of the collection. No collection has a / in its
-        # name.
-        subject_collection=f"backup/{backup.pk}",
-    )
-
-
-def _backup_of(request: JobRequest) -> Backup:
-    """Return the backup that the request names, by id or by name and collection."""
-    backup = request.backup or _find_backup(request)
-    if backup.collection_name != request.collection_name:
-        raise UnableToCreateJob(
-            f"The backup {backup.snapshot_name} is one of {backup.collection_name!r}: give that as collection_name, "
-            f"and the name to restore into as target_collection."
-        )
-    return backup
-
-
-def _find_backup(request: JobRequest) -> Backup:
-    if not request.snapshot_name:
-        raise UnableToCreateJob(f"A {request.type} job needs a snapshot_name (or a backup_id).")
-    found = (
-        Backup.objects.select_related("storage", "cluster")
-        .filter(snapshot_name=request.snapshot_name, collection_name=request.collection_name)
-        .order_by("-created_at", "id")
-    )
-    if request.storage is not None:
-        found = found.filter(storage=request.storage)
-    if request.cluster is not None:
-        # A backup of this cluster before one of the same name from another.
-        found = found.order_by(Case(When(cluster=request.cluster, then=0), default=1), "-created_at", "id")
-    # PostgreSQL cannot even ask for a text with NUL in it.
-    backup = None if "\x00" in request.snapshot_name else found.first()
-    if backup is None:
-        where = f" in the storage {request.storage.name!r}" if request.storage else ""
-        raise NotFound(
-            f"There is no backup named {request.snapshot_name!r} of the collection {request.collection_name!r}{where}."
-        )
-    return backup
-
-
-def _default_cluster() -> Cluster:
-    cluster = Cluster.objects.default()
-    if cluster is None:
-        raise UnableToCreateJob("No cluster is registered yet: add one first.")
-    return cluster
-
-
-def _default_storage() -> StorageConfig:
-    storage = StorageConfig.objects.default()
-    if storage is None:
-        raise UnableToCreateJob("No storage is set up yet: add one first, or name one with storage_id.")
-    return storage
-
-
-def _check_name(name: str) -> None:
-    try:
-        check_collection_name(name)
-    except ValueError as error:
-        raise Unprocessable(str(error)) from error
 
 
 def _tell(action: str, words: str, job: Job, user: AbstractBaseUser | None) -> None:
