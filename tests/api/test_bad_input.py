@@ -24,6 +24,23 @@ WRONG: dict[str, list[Any]] = {
 #: Texts that may be refused or accepted, and must not break anything.
 ODD = ["", " ", "x" * 10_000, "ключ🔑", "\x01\x02", "\u202e", "'; DROP TABLE--", "../../etc/passwd", "\r\nX: y", "%00"]
 
+#: Operations whose bodies are violated by tests/api/test_schemathesis.py, and by the tests of their own rooms.
+ELSEWHERE = {
+    "acknowledgeIncident",
+    "applyPolicy",
+    "createChannel",
+    "createHold",
+    "createPolicy",
+    "createSchedule",
+    "pauseSchedule",
+    "previewPolicy",
+    "previewSchedule",
+    "setCollectionTags",
+    "updateChannel",
+    "updatePolicy",
+    "updateSchedule",
+}
+
 
 @pytest.fixture
 def bodies(storage: StorageConfig, down: Cluster, folder: Path, make_backup: Any, api: APIClient) -> dict[str, Any]:
@@ -51,13 +68,14 @@ def bodies(storage: StorageConfig, down: Cluster, folder: Path, make_backup: Any
 def test_no_operation_with_a_body_is_forgotten(schema: dict[str, Any], bodies: dict[str, Any]) -> None:
     found = {o["operationId"] for item in schema["paths"].values() for o in item.values() if "requestBody" in o}
 
-    assert found == set(bodies)
+    assert found == set(bodies) | ELSEWHERE
+    assert not set(bodies) & ELSEWHERE
 
 
 def test_each_field_wrong_by_itself(schema: dict[str, Any], bodies: dict[str, Any], api: APIClient) -> None:
     for item in schema["paths"].values():
         for operation in item.values():
-            if "requestBody" not in operation:
+            if "requestBody" not in operation or operation["operationId"] in ELSEWHERE:
                 continue
             method, path, good = bodies[operation["operationId"]]
             body = resolved(schema, operation["requestBody"]["content"]["application/json"]["schema"])
