@@ -22,6 +22,7 @@ from .placement import STATES, ShardKey, Transfer
 from .server import Application, Server
 from .service_api import VERSION
 
+_IDLE_SECONDS = 0.3
 _POLL_SECONDS = 0.01
 
 
@@ -202,12 +203,17 @@ class SandboxCluster:
         self.caretaker.release()
 
     def settle(self, seconds: float = 10.0) -> None:
-        """Wait until the cluster has nothing left to do by itself. Raises: TimeoutError."""
+        """Wait until the cluster has nothing left to do by itself. Raises: TimeoutError.
+
+        A recovery is answered before its states are asked for: only who is idle for a moment has settled.
+        """
         deadline = time.monotonic() + seconds
-        while not self.caretaker.is_idle():
+        idle_since: float | None = None
+        while idle_since is None or time.monotonic() - idle_since < _IDLE_SECONDS:
             if time.monotonic() > deadline:
                 raise TimeoutError(f"the cluster did not settle within {seconds} s")
             time.sleep(_POLL_SECONDS)
+            idle_since = (idle_since or time.monotonic()) if self.caretaker.is_idle() else None
 
     def report(self, number: int, *, thread_status: dict[str, Any] | None = None, **raft_info: Any) -> None:
         """Have a node's GET /cluster tell something else of raft, until `report` is called without anything.

@@ -189,6 +189,7 @@ def test_points_written_while_a_replica_is_healed_are_in_both(
     while not sandbox_cluster.caretaker.is_idle():
         assert apis[1]("PUT", "/collections/films/points?wait=true", points(last + 1, last + 5)).status == 200
         last += 5
+    sandbox_cluster.settle()
     assert sandbox_cluster.states("films")[0] == {0: "Active", 1: "Active"}
     assert count(apis[0], "films", 0) == count(apis[1], "films", 0)
     assert [api.count("films") for api in apis] == [last, last, last]
