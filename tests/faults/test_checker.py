@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,7 +15,14 @@ from faultlib.runner import Runner
 from faultlib.scene import Scene
 from faultlib.wire_faults import Answer, Hold
 
-pytestmark = [pytest.mark.worker, pytest.mark.s3, pytest.mark.xdist_group("faults")]
+pytestmark = [
+    pytest.mark.worker,
+    pytest.mark.s3,
+    pytest.mark.xdist_group("faults"),
+    pytest.mark.skipif(
+        not os.environ.get("BACKUPMGR_TEST_FAULTS"), reason="takes minutes: BACKUPMGR_TEST_FAULTS=1 runs it"
+    ),
+]
 
 
 class Case:
