@@ -11,16 +11,21 @@ from django.contrib.auth.models import AbstractBaseUser
 from django.db import IntegrityError, transaction
 from django.db.models import F
 
+from apps.audit.trail import record_action
 from apps.backups.models import Backup, BackupStatus
 from apps.backups.policies import RetentionPolicy
 from apps.core.errors import Conflict, InvalidRequest, NotFound
+from apps.core.text import plural
 from apps.jobs.models import Job
 from apps.jobs.states import ACTIVE
 from apps.schedules.advance import upcoming
-from apps.schedules.draft import TIMING, ScheduleData, ScheduleInvalid, make_draft
+from apps.schedules.draft import PLAIN, TIMING, ScheduleData, ScheduleInvalid, make_draft
 from apps.schedules.fire import poke
 from apps.schedules.models import Blackout, OnFire, OnRunning, Schedule, ScheduleRun, Trigger
 from apps.schedules.timing.blackouts import Window
+
+#: What the audit trail names when it changed.
+EDITED = (*PLAIN, "cron", "interval_seconds", "anchor_at", "include", "exclude", "tags")
 
 
 class ScheduleNotFound(NotFound):
@@ -69,6 +74,7 @@ def create_schedule(*, data: ScheduleData, now: datetime, user: AbstractBaseUser
             schedule.save(force_insert=True)
             schedule.storages.set(data.storages)
             _write_blackouts(schedule, data.blackouts)
+            _tell("create", f"Made the schedule {schedule.name}.", schedule, user)
     except IntegrityError as error:
         raise _name_taken(schedule, error) from error
     return schedule
@@ -81,6 +87,7 @@ def update_schedule(*, schedule: Schedule, data: ScheduleData, now: datetime) ->
     """
     before = Schedule.objects.get(pk=schedule.pk)
     windows_before = {row.window for row in before.blackouts.all()}
+    storages_before = {storage.pk for storage in before.storages.all()}
     draft = make_draft(data, now=now, schedule=Schedule.objects.get(pk=schedule.pk))
     moved = any(getattr(draft, column) != getattr(before, column) for column in TIMING)
     moved = moved or draft.cluster_id != before.cluster_id or windows_before != set(data.blackouts)
@@ -106,6 +113,11 @@ def update_schedule(*, schedule: Schedule, data: ScheduleData, now: datetime) ->
                 _move_backups(draft)
             if windows_before != set(data.blackouts):
                 _write_blackouts(draft, data.blackouts)
+            changed = [name for name in EDITED if getattr(before, name) != getattr(draft, name)]
+            changed += ["storages"] if storages_before != {storage.pk for storage in data.storages} else []
+            changed += ["blackouts"] if windows_before != set(data.blackouts) else []
+            if changed:
+                _tell("change", f"Changed the schedule {draft.name}: {', '.join(changed)}.", draft)
     except IntegrityError as error:
         raise _name_taken(draft, error) from error
     return find_schedule(draft.pk)
@@ -118,7 +130,10 @@ def switch_schedule(*, schedule: Schedule, enabled: bool, now: datetime) -> Sche
         return schedule
     schedule.enabled = enabled
     changes = upcoming(schedule, now)
-    return _change(schedule, enabled=enabled, enabled_at=now if enabled else None, **changes)
+    word = "on" if enabled else "off"
+    with transaction.atomic():
+        _tell("change", f"Switched the schedule {schedule.name} {word}.", schedule)
+        return _change(schedule, enabled=enabled, enabled_at=now if enabled else None, **changes)
 
 
 def pause_schedule(
@@ -140,17 +155,19 @@ def pause_schedule(
         raise InvalidRequest("until: Give a moment that is still to come, or leave it out.")
     if not schedule.enabled:
         raise Conflict("The schedule is switched off: there is nothing to pause.")
-    return _change(
-        schedule,
-        paused_at=now,
-        paused_until=until,
-        pause_reason=reason,
-        paused_by=user,
-        next_fire_at=None,
-        next_run_at=until,
-        error="",
-        error_count=0,
-    )
+    with transaction.atomic():
+        _tell("pause", f"Paused the schedule {schedule.name}: {reason}", schedule, user)
+        return _change(
+            schedule,
+            paused_at=now,
+            paused_until=until,
+            pause_reason=reason,
+            paused_by=user,
+            next_fire_at=None,
+            next_run_at=until,
+            error="",
+            error_count=0,
+        )
 
 
 def resume_schedule(*, schedule: Schedule, now: datetime) -> Schedule:
@@ -159,16 +176,21 @@ def resume_schedule(*, schedule: Schedule, now: datetime) -> Schedule:
         return schedule
     schedule.paused_at = schedule.paused_until = schedule.paused_by = None
     schedule.pause_reason = ""
-    return _change(
-        schedule, paused_at=None, paused_until=None, pause_reason="", paused_by=None, **upcoming(schedule, now)
-    )
+    with transaction.atomic():
+        _tell("resume", f"Resumed the schedule {schedule.name}.", schedule)
+        return _change(
+            schedule, paused_at=None, paused_until=None, pause_reason="", paused_by=None, **upcoming(schedule, now)
+        )
 
 
 def skip_next(*, schedule: Schedule, now: datetime) -> Schedule:
     """Leave the next run out. Raises: Conflict when there is none; ChangedMeanwhile."""
     if schedule.next_fire_at is None:
         raise Conflict("The schedule has no next run to leave out.")
-    return _change(schedule, **upcoming(schedule, max(now, schedule.next_fire_at)))
+    slot = f"{schedule.next_fire_at:%Y-%m-%d %H:%M} UTC"
+    with transaction.atomic():
+        _tell("skip", f"Left out the run of the schedule {schedule.name} that was due at {slot}.", schedule)
+        return _change(schedule, **upcoming(schedule, max(now, schedule.next_fire_at)))
 
 
 def run_now(
@@ -200,6 +222,7 @@ def run_now(
                 user=user,  # type: ignore[misc]
                 idempotency_key=key,
             )
+            _tell("run", f"Ran the schedule {held.name} now.", held, user)
             poke()
     except IntegrityError:
         known = ScheduleRun.objects.filter(idempotency_key=key).first() if key else None
@@ -242,7 +265,11 @@ def delete_schedule(*, schedule: Schedule, backups: KeepBackups, now: datetime) 
         if backups == KeepBackups.FOR_EVER:
             made.update(policy=None, expired_at=None, delete_at=None, expire_reason="")
             Job.objects.filter(schedule_id=schedule.pk, status__in=ACTIVE).update(policy=None)
-        return made.count()
+        count = made.count()
+        kept = "under its policy" if backups == KeepBackups.POLICY else "for ever"
+        words = f"Deleted the schedule {schedule.name}; what it made ({plural(count, 'backup')}) stays {kept}."
+        _tell("delete", words, schedule)
+        return count
 
 
 def _move_backups(schedule: Schedule) -> None:
@@ -254,6 +281,10 @@ def _move_backups(schedule: Schedule) -> None:
 
 
 # --- inside -------------------------------------------------------------------------------------------------------
+def _tell(action: str, words: str, schedule: Schedule, user: AbstractBaseUser | None = None) -> None:
+    record_action(f"schedule.{action}", words, about=schedule, user=user)
+
+
 def _change(schedule: Schedule, **columns: object) -> Schedule:
     changed = Schedule.objects.filter(pk=schedule.pk, version=schedule.version, deleted_at=None).update(
         **columns, version=F("version") + 1

@@ -12,6 +12,7 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.utils import timezone
 
+from apps.audit.models import AuditEntry
 from apps.backups.models import Backup
 from apps.clusters.models import Cluster
 from apps.schedules.models import Schedule, ScheduleRun
@@ -44,6 +45,31 @@ def test_list_pause_resume_and_run(make: Callable[..., Schedule]) -> None:
     assert json.loads(text)["run"] == json.loads(again[1])["run"] == str(ScheduleRun.objects.get().pk)
     code, text = call("schedule", "run", "nightly", "--json")
     assert code == 1 and "just begun" in json.loads(text)["error"]
+
+
+@pytest.mark.parametrize("hours", ["0", "-1", "nan", "inf", "1e300"])
+def test_a_length_that_is_none_is_refused(make: Callable[..., Schedule], hours: str) -> None:
+    make(now=timezone.now())
+
+    code, text = call("schedule", "pause", "nightly", "--reason", "x", f"--hours={hours}", "--json")
+
+    assert code == 1 and "hours: Give a number above 0" in json.loads(text)["error"]
+    assert not Schedule.objects.get().is_paused
+
+
+def test_what_is_done_on_the_command_line_is_in_the_audit_trail(make: Callable[..., Schedule]) -> None:
+    schedule = make(now=timezone.now())
+    call("schedule", "pause", "nightly", "--reason", "migration")
+    call("schedule", "resume", "nightly")
+    call("schedule", "run", "nightly")
+
+    told = AuditEntry.objects.filter(object_id=str(schedule.pk)).order_by("id")
+
+    assert [(entry.action, entry.via) for entry in told] == [
+        ("schedule.create", "system"), ("schedule.pause", "system"), ("schedule.resume", "system"),
+        ("schedule.run", "system"),
+    ]  # fmt: skip
+    assert "migration" in told[1].summary
 
 
 @pytest.mark.django_db

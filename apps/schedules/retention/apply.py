@@ -14,11 +14,13 @@ from django.contrib.auth.models import AbstractBaseUser
 from django.db import transaction
 from django.db.models import QuerySet
 
+from apps.audit.trail import record_action
 from apps.backups.models import Backup, BackupStatus
 from apps.backups.policies import RetentionPolicy
 from apps.backups.retention.evaluate import evaluate
 from apps.backups.retention.rules import Rules, Span
 from apps.core.errors import BackupmgrError, Conflict, NotFound
+from apps.core.text import plural
 from apps.jobs.services import delete_backup
 from apps.schedules.clock import may_expire
 from apps.schedules.models import RetentionRun, RetentionStatus, RetentionTrigger
@@ -62,6 +64,9 @@ def confirm_plan(
             RetentionPolicy.objects.filter(pk=policy.pk, version=policy.version).update(
                 confirmed_version=policy.version
             )
+        count = sum(run.counts["expired"] for run in runs)
+        words = f"Confirmed what the policy {policy.name} lets go: {plural(count, 'backup')}."
+        record_action("retentionpolicy.confirm", words, about=policy, user=user)
     return runs
 
 
@@ -199,14 +204,21 @@ def undo_run(*, run: RetentionRun, now: datetime) -> int:
 
     Raises: NothingToUndo.
     """
-    return _take_back([entry["id"] for entry in run.plan], now, run)
+    with transaction.atomic():
+        taken = _take_back([entry["id"] for entry in run.plan], now, run)
+        words = f"Took back {plural(taken, 'backup')} of {run.collection_name} that retention had let go."
+        record_action("retentionrun.undo", words, about=run)
+    return taken
 
 
 def undo_backup(*, backup_id: uuid.UUID, now: datetime) -> None:
     """Take back one backup. Raises: NotFound, NothingToUndo."""
-    if not Backup.objects.filter(pk=backup_id).exists():
+    backup = Backup.objects.defer("manifest").filter(pk=backup_id).first()
+    if backup is None:
         raise NotFound("There is no backup with this id.")
-    _take_back([str(backup_id)], now, None)
+    with transaction.atomic():
+        _take_back([str(backup_id)], now, None)
+        record_action("backup.undo", f"Took back the backup {backup} that retention had let go.", about=backup)
 
 
 def _take_back(ids: list[str], now: datetime, run: RetentionRun | None) -> int:

@@ -13,6 +13,7 @@ from django.core.exceptions import ValidationError
 from django.db import IntegrityError, transaction
 from django.db.models import ProtectedError
 
+from apps.audit.trail import record_action
 from apps.backups.models import Backup, BackupStatus, Hold
 from apps.backups.policies import RetentionPolicy
 from apps.backups.retention.rules import COUNTED_TIERS, CapAction, Pick
@@ -88,6 +89,7 @@ def create_policy(*, data: Mapping[str, Any]) -> RetentionPolicy:
     try:
         with transaction.atomic():
             policy.save(force_insert=True)
+            record_action("retentionpolicy.create", f"Made the policy {policy.name}.", about=policy)
     except IntegrityError as error:
         raise _name_taken(policy, error) from error
     return policy
@@ -102,10 +104,14 @@ def update_policy(*, policy: RetentionPolicy, data: Mapping[str, Any]) -> Retent
     try:
         with transaction.atomic():
             before = RetentionPolicy.objects.select_for_update().get(pk=policy.pk)
-            if any(getattr(before, name) != getattr(draft, name) for name in EFFECTIVE):
-                draft.version = before.version + 1
-            draft.confirmed_version = before.confirmed_version
+            changed = [name for name in FIELDS if getattr(before, name) != getattr(draft, name)]
+            draft.version, draft.confirmed_version = before.version, before.confirmed_version
+            if set(changed) & set(EFFECTIVE):
+                draft.version += 1
             draft.save()
+            if changed:
+                words = f"Changed the policy {draft.name}: {', '.join(changed)}."
+                record_action("retentionpolicy.change", words, about=draft)
     except IntegrityError as error:
         raise _name_taken(draft, error) from error
     return draft
@@ -121,6 +127,7 @@ def delete_policy(*, policy: RetentionPolicy) -> None:
         with transaction.atomic():
             policy.schedules.filter(deleted_at__isnull=False).update(policy=None)
             policy.runs.all().delete()
+            record_action("retentionpolicy.delete", f"Deleted the policy {policy.name}.", about=policy)
             policy.delete()
     except ProtectedError as error:
         raise PolicyInUse(f"Something goes by the policy {policy.name!r}: it stays.") from error
@@ -150,16 +157,21 @@ def place_hold(
         if held.status == BackupStatus.DELETING:
             raise Conflict("The backup is being deleted: it cannot be held any more.")
         Backup.objects.filter(pk=held.pk).update(expired_at=None, delete_at=None, expire_reason="")
-        return Hold.objects.create(
+        hold = Hold.objects.create(
             backup=held,
             reason=reason,
             until=until,
             created_by=user,  # type: ignore[misc]
             created_at=now,
         )
+        record_action("hold.place", f"Held the backup {held}: {reason}", about=held, user=user)
+        return hold
 
 
 def release_hold(*, hold: Hold, now: datetime, user: AbstractBaseUser | None = None) -> Hold:
     """Release a hold; releasing it twice changes nothing."""
-    Hold.objects.filter(pk=hold.pk, released_at=None).update(released_at=now, released_by=user)
+    with transaction.atomic():
+        if Hold.objects.filter(pk=hold.pk, released_at=None).update(released_at=now, released_by=user):
+            words = f"Released the hold of the backup {hold.backup} ({hold.reason})."
+            record_action("hold.release", words, about=hold.backup, user=user)
     return Hold.objects.select_related("backup", "created_by").get(pk=hold.pk)

@@ -15,9 +15,11 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 from django.utils import timezone
 
-from apps.core.errors import BackupmgrError
+from apps.core.errors import BackupmgrError, InvalidRequest
 from apps.schedules.models import Schedule
-from apps.schedules.services import find_schedule, pause_schedule, resume_schedule, run_now
+from apps.schedules.services import ScheduleNotFound, find_schedule, pause_schedule, resume_schedule, run_now
+
+MAX_HOURS = 366 * 24
 
 
 class Command(BaseCommand):
@@ -65,7 +67,10 @@ class Command(BaseCommand):
         return {"run": str(run.pk), "schedule": options["schedule"], "status": run.status}
 
     def pause(self, options: dict[str, Any], now: datetime) -> dict[str, Any]:
-        until = now + timedelta(hours=options["hours"]) if options["hours"] else None
+        hours = options["hours"]
+        if hours is not None and not 0 < hours <= MAX_HOURS:
+            raise InvalidRequest(f"hours: Give a number above 0 and up to {MAX_HOURS}.")
+        until = now + timedelta(hours=hours) if hours is not None else None
         schedule = _find(options["schedule"])
         return _shown(pause_schedule(schedule=schedule, reason=options["reason"], until=until, now=now))
 
@@ -74,18 +79,16 @@ class Command(BaseCommand):
 
 
 def _find(reference: str) -> Schedule:
-    """Return the schedule with this id or name. Raises: CommandError, ScheduleNotFound."""
+    """Return the schedule with this id or name. Raises: InvalidRequest, ScheduleNotFound."""
     named = list(Schedule.objects.live().filter(name=reference)[:2])
     if len(named) > 1:
-        raise CommandError(f"Several clusters have a schedule named {reference!r}: give its id.", returncode=1)
+        raise InvalidRequest(f"Several clusters have a schedule named {reference!r}: give its id.")
     if named:
         return named[0]
     try:
         return find_schedule(uuid.UUID(reference))
     except ValueError:
-        raise CommandError(
-            f"There is no schedule {reference!r}: manage.py schedule list names them.", returncode=1
-        ) from None
+        raise ScheduleNotFound(f"There is no schedule {reference!r}: manage.py schedule list names them.") from None
 
 
 def _state(schedule: Schedule) -> str:
