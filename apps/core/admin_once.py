@@ -26,6 +26,11 @@ def new_confirmation(request: HttpRequest) -> str:
     return token
 
 
+def outcome_of(request: HttpRequest, token: str) -> str:
+    """Return what came of the confirmation when it was used before; empty for one that was not."""
+    return str(request.session.get(_KEY, {}).get(token) or "")
+
+
 def once(request: HttpRequest, token: str, act: Callable[[], str]) -> str:
     """Do `act` for the first use of the token and return what it returned; for later uses return that again.
 

@@ -37,10 +37,6 @@ def backup_form(cluster: Cluster, storage: StorageConfig, **more: Any) -> dict[s
     return {"cluster": cluster.pk, "collection": "products", "storage": storage.pk, "shard": "", "step": "check"} | more
 
 
-def restore_form(cluster: Cluster, **more: Any) -> dict[str, Any]:
-    return {"target_cluster": cluster.pk, "target_collection": "products", "shard": "", "step": "check"} | more
-
-
 @pytest.fixture
 def live(cluster: Cluster, node: Any, collections: Any) -> Cluster:
     """The cluster, answering now, with a collection `products` like that of the backups."""
@@ -146,76 +142,6 @@ def test_back_up_now_without_a_cluster_leads_to_the_clusters(root: Client) -> No
     response = root.get(reverse("admin:jobs_job_backup"))
 
     assert response.url == reverse("admin:clusters_cluster_changelist")
-
-
-# --- restore -----------------------------------------------------------------------------------------------
-def restore(backup: Backup) -> str:
-    return f"{reverse('admin:jobs_job_restore')}?backup={backup.pk}"
-
-
-def test_restore_into_a_new_name_says_that_nothing_is_touched_and_starts_one_job(
-    root: Client, live: Cluster, backup: Backup
-) -> None:
-    asked = root.post(restore(backup), restore_form(live, target_collection="products-2"))
-    assert "This creates the collection products-2 on berlin. Nothing that exists is touched." in asked.content.decode()
-
-    root.post(restore(backup), hidden(asked))
-    root.post(restore(backup), hidden(asked))
-
-    job = Job.objects.get()
-    assert (job.type, job.backup, job.target_collection, job.overwrite) == ("restore", backup, "products-2", False)
-
-
-def test_restore_over_a_collection_is_refused_until_overwrite_is_chosen(
-    root: Client, live: Cluster, backup: Backup
-) -> None:
-    response = root.post(restore(backup), restore_form(live))
-
-    assert "exists with" in response.content.decode()
-    assert 'name="confirmation"' not in response.content.decode()
-
-
-def test_restore_that_overwrites_wants_the_name_typed(root: Client, live: Cluster, node: Any, storage: Any) -> None:
-    import requests
-
-    config = requests.get(f"{node.url}/collections/products", timeout=5).json()["result"]["config"]
-    backup = make_backup(live, storage)
-    backup.manifest["collection"]["config"] = config
-    backup.save()
-    asked = root.post(restore(backup), restore_form(live, overwrite="on"))
-    assert "This replaces products on berlin" in asked.content.decode()
-
-    wrong = root.post(restore(backup), hidden(asked) | {"typed_name": "Products"})
-    assert "exactly as it is written" in wrong.content.decode()
-    assert not Job.objects.exists()
-
-    root.post(restore(backup), hidden(wrong) | {"typed_name": "products"})
-    assert Job.objects.get().overwrite is True
-
-
-def test_restore_is_still_possible_to_ask_for_while_the_target_is_down(
-    root: Client, cluster: Cluster, backup: Backup
-) -> None:
-    asked = root.post(restore(backup), restore_form(cluster, target_collection="new"))
-
-    assert "What is there now could not be seen" in asked.content.decode()
-    root.post(restore(backup), hidden(asked))
-    assert Job.objects.get().target_collection == "new"
-
-
-def test_restore_of_one_shard(root: Client, cluster: Cluster, backup: Backup) -> None:
-    asked = root.post(restore(backup), restore_form(cluster, shard="1"))
-    root.post(restore(backup), hidden(asked))
-
-    job = Job.objects.get()
-    assert (job.type, job.shard_id) == ("shard_restore", 1)
-
-
-def test_restore_without_a_backup_leads_to_the_backups(root: Client) -> None:
-    for asked in ("", "?backup=", "?backup=nonsense", f"?backup={uuid.uuid4()}"):
-        response = root.get(reverse("admin:jobs_job_restore") + asked)
-
-        assert response.url == reverse("admin:backups_backup_changelist")
 
 
 # --- cancel, retry, delete ---------------------------------------------------------------------------------
@@ -417,7 +343,7 @@ def doors(cluster: Cluster, storage: StorageConfig, backup: Backup) -> dict[str,
     return {
         reverse("admin:jobs_job_backup"): "operator",
         reverse("admin:jobs_job_backup_all"): "operator",
-        restore(backup): "operator",
+        f"{reverse('admin:jobs_job_restore')}?backup={backup.pk}": "operator",
         reverse("admin:jobs_job_cancel", args=[running.pk]): "operator",
         reverse("admin:jobs_job_retry", args=[failed.pk]): "operator",
         reverse("admin:jobs_job_retry", args=[restored.pk]): "operator",

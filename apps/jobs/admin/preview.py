@@ -24,6 +24,8 @@ class Preview:
     blocked: str = ""
     unknown: str = ""
     exists: bool = False
+    #: Of Qdrant at the target; empty when it did not say.
+    version: str = ""
 
 
 def preview_restore(
@@ -82,4 +84,4 @@ def preview_restore(
         ]
         if pointing:
             sentences.append(f"Aliases that point to it stay: {', '.join(pointing)}.")
-    return Preview(sentences=tuple(sentences), warnings=plan.warnings, exists=not plan.create)
+    return Preview(sentences=tuple(sentences), warnings=plan.warnings, exists=not plan.create, version=info.version)

@@ -17,12 +17,13 @@ from django.urls import reverse
 from django.utils import timezone
 
 from apps.backups.admin import backup_state, proof
-from apps.backups.models import Backup
+from apps.backups.models import Backup, BackupStatus
 from apps.clusters.live_collection import read_collection
 from apps.clusters.models import Cluster, ObservedCollection
 from apps.core.admin_kit import may
 from apps.core.permissions import Scope
 from apps.jobs.admin.cells import duration_cell, job_state, name_of, poll_address, progress_cell
+from apps.jobs.expected import UNKNOWN, expected_restore
 from apps.jobs.models import Job
 from apps.jobs.operations import NodeOperation, OperationStatus
 from apps.protection.admin.dashboard import draw_strip
@@ -108,6 +109,7 @@ def view(page: CollectionAdmin, request: HttpRequest) -> HttpResponse:
         .partition("?")[2]
         .replace("cluster=", "cluster__id__exact=")
         .replace("name=", "collection="),
+        restore_time=_restore_time(cluster, backups),
         jobs=[_job(job, now) for job in recent],
         operations=NodeOperation.objects.filter(cluster=cluster, collection_name=name)
         .exclude(status=OperationStatus.COMPLETED, completed_at__lt=now - SHOWN_OPERATIONS)
@@ -133,6 +135,16 @@ def _backups(request: HttpRequest, backups: Any) -> list[dict[str, Any]]:
         backups = backups.filter(created_at__date=day)
     rows = backups.select_related("storage").defer("manifest").order_by("-created_at", "-id")[:SHOWN]
     return [{"backup": row, "state": backup_state(row), "proof": proof(row)} for row in rows]
+
+
+def _restore_time(cluster: Cluster, backups: Any) -> str:
+    """How long a restore of the newest backup would take; empty while there is none."""
+    newest = backups.filter(status=BackupStatus.COMPLETED).select_related("storage").defer("manifest")
+    backup = newest.order_by("-created_at", "-id").first()
+    if backup is None:
+        return ""
+    expected = expected_restore(size_bytes=backup.size_bytes, storage=backup.storage, cluster=cluster)
+    return expected.sentence if expected else UNKNOWN
 
 
 def _job(job: Job, now: Any) -> dict[str, Any]:
