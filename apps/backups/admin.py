@@ -19,6 +19,7 @@ from django.utils.safestring import SafeString
 from apps.audit.trail import record_action
 from apps.backups.catalogue import rescan
 from apps.backups.models import Backup, BackupStatus, Leftover, Part
+from apps.backups.origin import origin_of
 from apps.backups.parts_page import send_manifest, stream_part
 from apps.backups.policies import Hold
 from apps.backups.recipe import recipe
@@ -207,6 +208,7 @@ class BackupAdmin(FactAdmin):
             took=format_duration(seconds) if seconds >= 0 else NOTHING,
             verifications=obj.verifications.order_by("-created_at", "-id")[:SHOWN_VERIFICATIONS],
             parts=part_rows(obj),
+            origin=origin_of(obj),
             recipe=recipe(obj),
             kept=kept_because(obj, timezone.now()),
             holds=Hold.objects.active(timezone.now()).filter(backup=obj),

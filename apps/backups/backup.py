@@ -14,7 +14,7 @@ from django.db import IntegrityError, transaction
 from apps.backups.compare import config_differences, schema_differences
 from apps.backups.copying import copy_shards
 from apps.backups.fleet import Fleet, demand_health, open_fleet
-from apps.backups.manifest import Manifest, ManifestInvalid, parse_manifest
+from apps.backups.manifest import Manifest, ManifestInvalid, ReplicaFacts, parse_manifest
 from apps.backups.models import Backup, Part
 from apps.backups.plan import BackupPlan, PlanBlocked, PlanBlockedForNow, plan_backup
 from apps.backups.run import Run
@@ -78,6 +78,7 @@ def make_backup(order: BackupOrder, run: Run) -> FinishedBackup:
         copies = copy_shards(plan, fleet, str(order.cluster.pk), store, folder, run)
         run.phase("finishing")
         _check_unchanged(fleet, plan, order, collection)
+        nodes = fleet.describe()
     manifest = Manifest(
         name=name,
         job_id=str(run.job_id),
@@ -95,6 +96,8 @@ def make_backup(order: BackupOrder, run: Run) -> FinishedBackup:
         aliases=tuple(sorted(alias for alias, name in aliases.items() if name == order.collection)),
         shards=tuple(facts for facts, _ in copies),
         parts=tuple(part for _, part in copies),
+        nodes=nodes,
+        placement=tuple(ReplicaFacts(one.shard_id, one.peer_id, one.state) for one in plan.replicas),
     )
     return _commit(manifest, store, folder, trace, run)
 

@@ -102,7 +102,8 @@ def _elsewhere(failed: _Failed, lost: set[int], plan: BackupPlan, fleet: Fleet, 
             f"Shard {source.shard_id} could not be copied from peer {source.peer_id} ({error}); taking the replica of "
             f"peer {rest[0]}."
         )
-        return replace(source, peer_id=rest[0], others=tuple(rest[1:]))
+        why = f"peer {source.peer_id} could not give it, and this one has an Active replica, too"
+        return replace(source, peer_id=rest[0], others=tuple(rest[1:]), why=why)
     if fleet.size == 1:
         raise error
     raise ShardNotCopied(
@@ -225,6 +226,8 @@ class ShardCopier:
             sha256=sha256,
             etag=stored.etag,
             snapshot=snapshot.name,
+            peer_id=source.peer_id,
+            why=source.why,
         )
         return facts, part
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from apps.backups.manifest import PeerFacts
 from apps.backups.plan import PlanBlocked, PlanBlockedForNow
 from apps.clusters.models import Cluster, Purpose
 from apps.clusters.nodes import resolve_nodes
@@ -29,6 +30,8 @@ class Fleet:
     addresses: int
     #: What the registry found wrong or odd; empty for a cluster with one address.
     problems: tuple[Problem, ...] = ()
+    #: Peer → version, of those that were asked; empty for a node that is alone.
+    versions: Mapping[int, str] = field(default_factory=dict)
 
     @property
     def size(self) -> int:
@@ -39,6 +42,19 @@ class Fleet:
     def unreachable(self) -> tuple[int, ...]:
         """The peers without a connection."""
         return tuple(peer for peer in self.peers if peer not in self.nodes)
+
+    def describe(self) -> tuple[PeerFacts, ...]:
+        """Return every node of the cluster with its address and version, for a manifest."""
+        if not self.peers:
+            return (PeerFacts(None, self.first.endpoint.url, self.info.version),)
+        return tuple(
+            PeerFacts(
+                peer,
+                self.nodes[peer].endpoint.url if peer in self.nodes else "",
+                self.versions.get(peer, ""),
+            )
+            for peer in self.peers
+        )
 
     def node(self, peer_id: int) -> QdrantNode:
         """Return the connection to a peer; a node that is alone stands for whatever id it gives itself."""
@@ -78,7 +94,8 @@ def open_fleet(cluster: Cluster, purpose: Purpose, abort: Abort | None = None) -
             info = first.info()
             nodes = {} if info.peer_id is None else {int(info.peer_id): first}
             peers = tuple(sorted(int(peer) for peer in info.cluster.get("peers") or {}))
-            yield Fleet(first, info, nodes, peers if nodes else (), 1)
+            versions = dict.fromkeys(nodes, info.version)
+            yield Fleet(first, info, nodes, peers if nodes else (), 1, versions=versions)
             return
         resolved = resolve_nodes(cluster, purpose=purpose)
         resolved.demand_one_cluster()
@@ -88,7 +105,8 @@ def open_fleet(cluster: Cluster, purpose: Purpose, abort: Abort | None = None) -
             for peer, endpoint in sorted(resolved.endpoints.items())
         }
         peers = tuple(sorted(resolved.peer_ids))
-        yield Fleet(first, first.info(), nodes, peers, len(cluster.addresses), resolved.problems)
+        versions = {row.peer_id: row.version for row in resolved.report.nodes if row.peer_id in peers and row.version}
+        yield Fleet(first, first.info(), nodes, peers, len(cluster.addresses), resolved.problems, versions)
 
 
 #: With these nothing is begun: what the nodes say of the shards may be wrong, or about to be.

@@ -89,18 +89,13 @@ def _tell_backup(order: BackupOrder, plan: BackupPlan, fleet: Fleet, forecast: F
         for peer in fleet.unreachable
     ]
     for source in plan.shards:
-        others = len(source.others)
-        if not others:
-            why = "it has the only Active replica that can be reached"
-        else:
-            why = f"of {others + 1} Active replicas, the one on the node with the least to do"
         forecast.shards.append(
             ShardForecast(
                 shard_id=source.shard_id,
                 shard_key=source.shard_key,
                 peer_id=source.peer_id,
                 node=fleet.node(source.peer_id).endpoint.url,
-                why=why,
+                why=source.why,
                 other_peers=source.others,
             )
         )

@@ -11,7 +11,7 @@ from typing import Any
 
 from apps.backups.compare import config_differences, schema_differences
 from apps.backups.manifest import Manifest
-from apps.backups.topology import KeysImpossible, KeyStep, Topology, key_steps, merge
+from apps.backups.topology import KeysImpossible, KeyStep, Replica, Topology, key_steps, merge
 from apps.clusters.qdrant import CollectionInfo, NodeInfo, Placement
 from apps.core.errors import Conflict
 
@@ -28,12 +28,13 @@ class PlanBlockedForNow(PlanBlocked):
 
 @dataclass(frozen=True)
 class ShardSource:
-    """The replica that a shard is backed up from, and the peers with others as good."""
+    """The replica that a shard is backed up from, and the peers with others as good; `why` completes "taken since"."""
 
     shard_id: int
     shard_key: str | int | None
     peer_id: int
     others: tuple[int, ...] = ()
+    why: str = ""
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,8 @@ class BackupPlan:
     collection: str
     shards: tuple[ShardSource, ...]
     warnings: tuple[str, ...]
+    #: All replicas of those shards, also the ones that nothing is read from.
+    replicas: tuple[Replica, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -95,7 +98,12 @@ def plan_backup(
         warnings.append(f"Qdrant calls the collection {info.status}; its points are backed up as they are.")
     if info is not None and isinstance(info.optimizer_status, dict):
         warnings.append(f"Qdrant's optimizer reports: {info.optimizer_status.get('error', 'an error')}")
-    return BackupPlan(collection=collection, shards=tuple(chosen), warnings=tuple(warnings))
+    return BackupPlan(
+        collection=collection,
+        shards=tuple(chosen),
+        warnings=tuple(warnings),
+        replicas=tuple(replica for replica in topology.replicas if replica.shard_id in wanted),
+    )
 
 
 def _choose_replicas(
@@ -131,10 +139,22 @@ def _choose_replicas(
         )
     return [
         ShardSource(
-            wanted_id, topology.key_of(wanted_id), peer, tuple(one for one in candidates[wanted_id] if one != peer)
+            wanted_id,
+            topology.key_of(wanted_id),
+            peer,
+            tuple(one for one in candidates[wanted_id] if one != peer),
+            _why(topology, wanted_id, candidates[wanted_id]),
         )
         for wanted_id, peer in sorted(_spread(candidates, reachable).items())
     ]
+
+
+def _why(topology: Topology, shard_id: int, candidates: Sequence[int]) -> str:
+    if len(candidates) > 1:
+        return f"of {len(candidates)} Active replicas, the one on the node with the least to do"
+    if len(topology.of(shard_id)) == 1:
+        return "it has the only replica"
+    return "it has the only Active replica that can be reached"
 
 
 def _spread(candidates: dict[int, list[int]], reachable: set[int]) -> dict[int, int]:

@@ -22,6 +22,7 @@ from apps.backups.recipe import STEPS, recipe
 from apps.clusters.models import Cluster
 from apps.storage.models import StorageConfig
 from tests.admin.world import make_backup, person
+from tests.backups.test_manifest import MANIFEST
 from tests.support import REPOSITORY
 
 LIST = "/admin/backups/backup/"
@@ -83,6 +84,19 @@ def test_page_tells_points_per_shard_as_number_or_bounds(root: Client, backup: B
 
     assert ">900 to 1\u202f000, key eu<" in html
     assert ">1\u202f000<" in html
+
+
+def test_page_tells_where_it_came_from(root: Client, backup: Backup) -> None:
+    assert "was not recorded by the version of backupmgr that made it" in text(root.get(address(backup)))
+    Backup.objects.filter(pk=backup.pk).update(manifest=MANIFEST.to_json())
+
+    html = text(root.get(address(backup)))
+
+    assert "http://qdrant-0:6333</td><td>1.18.3" in html
+    assert "not recorded</td><td>could not be asked" in html
+    assert ">acme</th><td>1</td>" in html
+    assert "Dead</td>" in html
+    assert "Yes: it has the only replica" in html
 
 
 def test_page_tells_why_it_is_kept(root: Client, backup: Backup) -> None:

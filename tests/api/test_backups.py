@@ -17,6 +17,7 @@ from apps.backups.models import Backup, VerificationKind
 from apps.backups.verifications import Asker, Proof, record_failure, record_proof
 from apps.clusters.models import Cluster
 from tests.api.conftest import V1, error_of, result_of
+from tests.backups.test_manifest import MANIFEST
 
 NOBODY = "6f1c2f6e-0000-4000-8000-000000000000"
 
@@ -55,7 +56,29 @@ def test_detail_has_parts_in_order_and_the_manifest(api: APIClient, make_backup:
 
     assert [part["shard_id"] for part in shown["parts"]] == [0, 1]
     assert shown["manifest"] == {"format": 1}
+    assert shown["origin"] == {"nodes": [], "keys": [], "replicas": []}
     assert (shown["cluster"], shown["cluster_id"], shown["storage"]) == ("down", None, "folder")
+
+
+def test_detail_tells_nodes_keys_and_which_replica_was_taken_and_why(
+    api: APIClient, make_backup: Callable[..., Backup]
+) -> None:
+    backup = make_backup(manifest=MANIFEST.to_json())
+
+    shown = result_of(api.get(f"{V1}/backups/{backup.pk}"))["origin"]
+
+    assert shown == {
+        "nodes": [
+            {"peer_id": 7, "url": "http://qdrant-0:6333", "version": "1.18.3"},
+            {"peer_id": 2**53, "url": "", "version": ""},
+        ],
+        "keys": [{"shard_key": "acme", "shard_ids": [1], "points_min": 270, "points_max": 272}],
+        "replicas": [
+            {"shard_id": 0, "peer_id": 7, "state": "Active", "taken": True, "why": "the least to do"},
+            {"shard_id": 0, "peer_id": 2**53, "state": "Dead", "taken": False, "why": ""},
+            {"shard_id": 1, "peer_id": 7, "state": "Active", "taken": True, "why": "it has the only replica"},
+        ],
+    }
 
 
 def test_restore_starts_a_job(api: APIClient, make_backup: Callable[..., Backup], down: Cluster) -> None:

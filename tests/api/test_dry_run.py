@@ -39,7 +39,7 @@ def test_a_backup_tells_which_replica_from_which_node_and_why(api: APIClient, fi
     assert (found["blocked"], found["unknown"]) == ("", "")
     assert [shard["shard_id"] for shard in found["shards"]] == [0, 1]
     assert {shard["node"] for shard in found["shards"]} == {node.url}
-    assert "only Active replica" in found["shards"][0]["why"]
+    assert "it has the only replica" in found["shards"][0]["why"]
     assert "2 shards of 'films' from 1 node" in found["steps"][0]
 
 

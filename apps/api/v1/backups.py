@@ -6,7 +6,7 @@ from typing import Any
 
 from django.db.models import Prefetch
 from django.utils import timezone
-from drf_spectacular.utils import OpenApiResponse
+from drf_spectacular.utils import OpenApiResponse, extend_schema_field
 from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -30,9 +30,11 @@ from apps.api.schema import TRUE, operation
 from apps.api.v1.jobs import JobSerializer
 from apps.api.v1.leftovers import LeftoverSerializer
 from apps.api.v1.lookup import BackupNotFound, find_cluster, find_storage
+from apps.api.v1.origin import OriginSerializer
 from apps.api.v1.paging import PageQuery, PageSerializer, read_page
 from apps.api.views import ApiView
 from apps.backups.models import Backup, BackupStatus, Part, VerificationKind
+from apps.backups.origin import origin_of
 from apps.core.permissions import Scope
 from apps.jobs import services
 from apps.jobs.services import JobRequest
@@ -94,10 +96,15 @@ class PartSerializer(serializers.Serializer[Any]):
 
 
 class BackupDetailSerializer(BackupSerializer):
-    """A backup with its parts and its manifest."""
+    """A backup with its parts, where they came from, and its manifest."""
 
     parts = PartSerializer(many=True)
+    origin = serializers.SerializerMethodField()
     manifest = ObjectField()
+
+    @extend_schema_field(OriginSerializer)
+    def get_origin(self, backup: Backup) -> dict[str, Any]:
+        return OriginSerializer(origin_of(backup)).data
 
 
 class BackupPageSerializer(PageSerializer):

@@ -284,6 +284,13 @@ PART = {
     "sha256": SHA,
     "points_count": 20000,
 }
+ORIGIN = {
+    "nodes": [{"peer_id": 8744961036220313, "url": "http://qdrant-0:6333", "version": "1.18.3"}],
+    "keys": [],
+    "replicas": [
+        {"shard_id": 0, "peer_id": 8744961036220313, "state": "Active", "taken": True, "why": "it has the only replica"}
+    ],
+}
 TOKEN_SHOWN: dict[str, Any] = {
     "id": "c4d5e6f7-2a3b-4c5d-8e9f-0a1b2c3d4e55",
     "name": "nightly-backup",
