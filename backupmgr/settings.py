@@ -202,6 +202,8 @@ DEFAULT_FROM_EMAIL = env.str("BACKUPMGR_EMAIL_FROM", default="backupmgr@localhos
 BACKUPMGR_PUBLIC_URL = env.str("BACKUPMGR_PUBLIC_URL", default="")
 # For how long a receiver of alerts may keep us waiting, to connect and to answer.
 BACKUPMGR_ALERT_TIMEOUT_SECONDS = env.float("BACKUPMGR_ALERT_TIMEOUT_SECONDS", default=5.0)
+# Above so many targets (a collection of a schedule) /metrics tells of schedules instead of collections.
+BACKUPMGR_METRICS_MAX_TARGETS = env.int("BACKUPMGR_METRICS_MAX_TARGETS", default=5000)
 
 # --- Jobs --------------------------------------------------------------------------------------------------
 BACKUPMGR_WORKERS = env.int("BACKUPMGR_WORKERS", default=2)

@@ -27,6 +27,7 @@ _STATES = {
     DeliveryState.SENDING: ("Being sent", WAIT),
     DeliveryState.SENT: ("Sent", OK),
     DeliveryState.DEAD: ("Given up", BAD),
+    DeliveryState.WITHDRAWN: ("Taken back", OFF),
 }
 
 

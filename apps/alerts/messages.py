@@ -103,7 +103,7 @@ def _were_told(channel: Channel, rows: list[Incident]) -> list[Incident]:
         kind__in=(DeliveryKind.ALERT, DeliveryKind.REMINDER),
         incidents__in=[row for row in rows if row.pk not in reached],
     ).exclude(incidents__resolved_at=None).update(
-        state=DeliveryState.DEAD, error="It was over before it could be delivered."
+        state=DeliveryState.WITHDRAWN, error="It was over before it could be delivered."
     )
     return [row for row in rows if row.pk in reached]
 

@@ -110,6 +110,8 @@ class Target(models.Model):
     collection_name = models.CharField(max_length=255)
     #: The slot of the newest run of the schedule that backed it up; null before the first.
     last_ok_slot = models.DateTimeField(null=True, blank=True)
+    #: When the run that it waits for is due, without the grace; null when no backup is to come.
+    due_at = models.DateTimeField(null=True, blank=True)
     #: Null when no backup is to come.
     deadline_at = models.DateTimeField(null=True, blank=True)
     first_seen_at = models.DateTimeField()
@@ -184,6 +186,8 @@ class DeliveryState(models.TextChoices):
     SENDING = "sending", "sending"
     SENT = "sent", "sent"
     DEAD = "dead", "given up"
+    #: What it was to tell was over before it could be delivered. No fault of the channel.
+    WITHDRAWN = "withdrawn", "taken back"
 
 
 class Delivery(UuidModel):
@@ -198,7 +202,7 @@ class Delivery(UuidModel):
     subject = models.CharField(max_length=300)
     text = models.TextField()
     payload: models.JSONField[Any, Any] = models.JSONField(default=dict, blank=True)
-    state = models.CharField(max_length=8, choices=DeliveryState, default=DeliveryState.PENDING)
+    state = models.CharField(max_length=9, choices=DeliveryState, default=DeliveryState.PENDING)
     attempts = models.PositiveIntegerField(default=0)
     next_try_at = models.DateTimeField()
     #: While it is being sent: when its sender counts as dead.

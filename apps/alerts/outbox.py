@@ -11,12 +11,14 @@ import uuid
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
+from django.db import transaction
 from django.db.models import F, Q
 
 from apps.alerts.models import Channel, Delivery, DeliveryKind, DeliveryState
 from apps.alerts.senders import NotDelivered, send
 from apps.core.crypto import UndecryptableSecret
 from apps.core.errors import BackupmgrError
+from apps.core.tally import add_up
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +30,9 @@ GIVEN_UP_AFTER = timedelta(hours=24)
 #: A ping that comes too late says nothing.
 PING_TRIES = 3
 KEPT = timedelta(days=90)
+ENDED = (DeliveryState.SENT, DeliveryState.DEAD, DeliveryState.WITHDRAWN)
+#: The figure of deliveries that were given up, by channel (apps/core/tally.py).
+DEAD_DELIVERIES = "dead_deliveries"
 #: So many in one round.
 AT_ONCE = 50
 
@@ -87,10 +92,12 @@ def _failed(delivery: Delivery, held: object, error: str, now: datetime) -> None
     else:
         over = now + pause - delivery.created_at > GIVEN_UP_AFTER
     changes = {"state": DeliveryState.DEAD} if over else {"state": DeliveryState.PENDING, "next_try_at": now + pause}
-    held.update(error=error, lease_until=None, **changes)  # type: ignore[attr-defined]
+    with transaction.atomic():
+        if held.update(error=error, lease_until=None, **changes) and over:  # type: ignore[attr-defined]
+            add_up(DEAD_DELIVERIES, about=delivery.channel_id)
     Channel.objects.filter(pk=delivery.channel_id).update(last_error=error)
 
 
 def forget_old(*, now: datetime) -> None:
     """Forget deliveries that ended long ago."""
-    Delivery.objects.filter(state__in=(DeliveryState.SENT, DeliveryState.DEAD), created_at__lt=now - KEPT).delete()
+    Delivery.objects.filter(state__in=ENDED, created_at__lt=now - KEPT).delete()

@@ -10,9 +10,9 @@ import logging
 from collections import defaultdict
 from collections.abc import Iterator
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
-from django.db.models import Max
+from django.db.models import Exists, Max, OuterRef
 
 from apps.alerts.models import Target
 from apps.clusters.models import ObservedCollection
@@ -28,29 +28,41 @@ logger = logging.getLogger(__name__)
 
 LEAST_GRACE = timedelta(minutes=15)
 MOST_GRACE = timedelta(hours=6)
+#: The collection has a backup of that slot.
+_THERE = (ItemStatus.OK, ItemStatus.FRESH_ENOUGH)
 #: More slots in a row than this that blackouts leave out: nothing is expected.
 MOST_SKIPPED = 1000
 
 
-def deadline(timing: Timing, after: datetime, grace_seconds: int | None, p95: float | None) -> datetime | None:
-    """Return by when the backup of the first slot after `after` has to be there; None when none is to come.
+class Due(NamedTuple):
+    """When a run is due, and by when its backup has to be there."""
+
+    due_at: datetime | None
+    deadline_at: datetime | None
+
+
+NEVER_DUE = Due(None, None)
+
+
+def next_deadline(timing: Timing, after: datetime, grace_seconds: int | None, p95: float | None) -> Due:
+    """Return when the first slot after `after` is due and by when its backup has to be there; NEVER_DUE when none is.
 
     Slots that a blackout leaves out are passed over; one that it puts off counts from its end. Raises: TimingInvalid.
     """
     for _ in range(MOST_SKIPPED):
         found = next_due(timing, after)
         if found is None:
-            return None
+            return NEVER_DUE
         slot, due = found
         if due.skipped or due.at is None:
             after = slot
             continue
         if grace_seconds is not None:
-            return due.at + timedelta(seconds=grace_seconds)
+            return Due(due.at, due.at + timedelta(seconds=grace_seconds))
         gap = gap_after(timing, slot) or timedelta(days=1)
         grace = max(LEAST_GRACE, min(gap / 4, MOST_GRACE), timedelta(seconds=2 * (p95 or 0)))
-        return due.at + grace
-    return None
+        return Due(due.at, due.at + grace)
+    return NEVER_DUE
 
 
 def refresh_targets(*, now: datetime) -> None:
@@ -61,7 +73,7 @@ def refresh_targets(*, now: datetime) -> None:
     fresh = [row for key, row in wanted.items() if key not in known]
     changed = [row for key, row in wanted.items() if key in known and row.is_changed]
     Target.objects.bulk_create(fresh, batch_size=500)
-    Target.objects.bulk_update(changed, ["last_ok_slot", "deadline_at"], batch_size=500)
+    Target.objects.bulk_update(changed, ["last_ok_slot", "due_at", "deadline_at"], batch_size=500)
     gone = [row.pk for key, row in known.items() if key not in wanted]
     for start in range(0, len(gone), 500):
         Target.objects.filter(pk__in=gone[start : start + 500]).delete()
@@ -79,9 +91,11 @@ def _wanted(
     tags: dict[Any, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     for tag in CollectionTag.objects.filter(cluster__in=clusters):
         tags[tag.cluster_id][tag.collection_name].append(tag.tag)
-    good = RunItem.objects.filter(
-        run__schedule__in=schedules, status__in=(ItemStatus.OK, ItemStatus.FRESH_ENOUGH)
-    ).order_by()
+    # One storage that has it is not all of those that the schedule promises.
+    lacking = RunItem.objects.filter(run=OuterRef("run"), collection_name=OuterRef("collection_name")).exclude(
+        status__in=_THERE
+    )
+    good = RunItem.objects.filter(~Exists(lacking), run__schedule__in=schedules, status__in=_THERE).order_by()
     slots = {
         (schedule_id, name): slot
         for schedule_id, name, slot in good.values_list("run__schedule", "collection_name").annotate(Max("run__slot"))
@@ -97,7 +111,7 @@ def _wanted(
                 tags=schedule.tags,
                 tags_of=tags[schedule.cluster_id],
             ).matched
-            reckoned: dict[datetime, datetime | None] = {}
+            reckoned: dict[datetime, Due] = {}
             for name in matched:
                 key = (schedule.pk, name)
                 row = known.get(key) or Target(schedule=schedule, collection_name=name, first_seen_at=now)
@@ -106,9 +120,10 @@ def _wanted(
                     filter(None, [slots.get(key), None if key in slots else row.first_seen_at, schedule.enabled_at])
                 )
                 if after not in reckoned:
-                    reckoned[after] = deadline(timing, after, schedule.grace_seconds, p95)
-                row.is_changed = (row.last_ok_slot, row.deadline_at) != (slots.get(key), reckoned[after])
-                row.last_ok_slot, row.deadline_at = slots.get(key), reckoned[after]
+                    reckoned[after] = next_deadline(timing, after, schedule.grace_seconds, p95)
+                due = reckoned[after]
+                row.is_changed = (row.last_ok_slot, row.due_at, row.deadline_at) != (slots.get(key), *due)
+                row.last_ok_slot, (row.due_at, row.deadline_at) = slots.get(key), due
                 yield key, row
         except TimingInvalid as error:
             logger.warning("No deadlines for the schedule %s: %s", schedule.pk, error)

@@ -18,15 +18,15 @@ from prometheus_client.registry import Collector
 from rest_framework.request import Request
 
 from apps.api.envelope import AnyAccept
+from apps.api.schedule_metrics import schedule_metrics
 from apps.api.schema import operation
 from apps.api.views import ApiView
 from apps.backups.models import Backup, Leftover, Orphan, OrphanState
 from apps.core.permissions import Scope
-from apps.jobs.health import worker_state
 from apps.jobs.models import Job
 from apps.jobs.states import BACKUP_TYPES, JobStatus, JobType
 from apps.protection.facts import read_facts
-from apps.protection.judge import WORST_FIRST, State, judge
+from apps.protection.judge import WORST_FIRST, Facts, State, Verdict, judge
 
 _TEXT = OpenApiResponse(OpenApiTypes.STR, description="Prometheus text exposition format")
 
@@ -61,17 +61,16 @@ class DatabaseCollector(Collector):
         yield from self._jobs()
         yield from self._finished_jobs()
         yield from self._backups()
-        yield from self._protection()
+        verdict = judge(facts := read_facts(self._now))
+        yield from self._protection(facts, verdict)
+        yield from schedule_metrics(verdict, now=self._now)
         oldest = Job.objects.due(self._now).aggregate(oldest=Min("not_before"))["oldest"]
         waited = (self._now - oldest).total_seconds() if oldest else 0.0
         yield GaugeMetricFamily("backupmgr_queue_age_seconds", "How long the oldest due job has waited", waited)
-        alive = worker_state(self._now).alive
-        yield GaugeMetricFamily("backupmgr_workers_alive", "Workers seen lately", alive)
+        yield GaugeMetricFamily("backupmgr_workers_alive", "Workers seen lately", facts.workers_alive)
 
-    def _protection(self) -> Iterator[Metric]:
+    def _protection(self, facts: Facts, verdict: Verdict) -> Iterator[Metric]:
         """The verdict of the overview: the same function on the same facts."""
-        facts = read_facts(self._now)
-        verdict = judge(facts)
         overall = GaugeMetricFamily(
             "backupmgr_protection_state", "1 for the state that everything together is in", labels=["state"]
         )
@@ -96,11 +95,33 @@ class DatabaseCollector(Collector):
             "When the data of the newest good backup was read",
             labels=["cluster", "collection"],
         )
+        rpo = GaugeMetricFamily(
+            "backupmgr_collection_rpo_seconds",
+            "How old the newest good backup may be, where not only a schedule's deadline says so",
+            labels=["cluster", "collection"],
+        )
         for standing in verdict.standings:
+            labels = [standing.facts.cluster, standing.facts.name]
             if standing.facts.newest is not None:
-                labels = [standing.facts.cluster, standing.facts.name]
                 good.add_metric(labels, standing.facts.newest.data_at.timestamp())
-        yield good
+            if standing.facts.max_age is not None:
+                rpo.add_metric(labels, standing.facts.max_age.total_seconds())
+        yield from (good, rpo)
+        unprotected = GaugeMetricFamily(
+            "backupmgr_collections_unprotected", "Collections that have never been backed up", labels=["cluster"]
+        )
+        untested = GaugeMetricFamily(
+            "backupmgr_collections_never_verified", "Backed up, and no backup was ever tested", labels=["cluster"]
+        )
+        never = Counter(
+            standing.facts.cluster
+            for standing in verdict.standings
+            if standing.facts.newest and not (standing.facts.tested_at or standing.facts.proven_at)
+        )
+        for cluster in facts.clusters:
+            unprotected.add_metric([cluster.name], counts[(cluster.name, State.UNPROTECTED)])
+            untested.add_metric([cluster.name], never[cluster.name])
+        yield from (unprotected, untested)
 
     def _jobs(self) -> Iterator[Metric]:
         jobs = GaugeMetricFamily("backupmgr_jobs", "Jobs by type and status", labels=["type", "status"])

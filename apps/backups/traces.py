@@ -29,6 +29,7 @@ from apps.clusters.qdrant import (
     QdrantUnreachable,
 )
 from apps.core.errors import BackupmgrError
+from apps.core.tally import add_up
 from apps.storage.backends import PROBE_PATIENCE
 from apps.storage.errors import BucketMissing, StorageUnreachable
 from apps.storage.keys import manifest_key
@@ -42,6 +43,8 @@ CLEAN_UP_TIMEOUT_SECONDS = 3.0
 #: makes one; on others for twice the time that the job looked for it.
 PATIENCE_UNTOLD = timedelta(hours=2)
 MAX_RETRY_SECONDS = 3600
+#: The figure of fruitless tries to delete a backup (apps/core/tally.py).
+DELETE_FAILURES = "delete_failures"
 #: What says that a whole node or storage is away, not that one thing resists.
 _AWAY = (StorageUnreachable, BucketMissing, QdrantUnreachable, QdrantTimeout)
 
@@ -284,10 +287,10 @@ def try_leftover(
     try:
         remove(trace)
     except StillThere as error:
-        Leftover.objects.filter(pk=leftover.pk).update(last_error=str(error))
+        _not_gone(leftover, error)
         return False
     except BackupmgrError as error:
-        Leftover.objects.filter(pk=leftover.pk).update(last_error=str(error))
+        _not_gone(leftover, error)
         raise
     if leftover.orphan_id is not None:
         Orphan.objects.filter(pk=leftover.orphan_id, state=OrphanState.OPEN).update(
@@ -298,6 +301,12 @@ def try_leftover(
     if leftover.job_id is not None:
         tell(leftover.job_id, f"Removed {what}, which could not be removed before (try {leftover.tries + 1}).")
     return True
+
+
+def _not_gone(leftover: Leftover, error: Exception) -> None:
+    Leftover.objects.filter(pk=leftover.pk).update(last_error=str(error))
+    if leftover.kind == LeftoverKind.BACKUP:
+        add_up(DELETE_FAILURES)
 
 
 def remove(trace: Trace) -> bool:

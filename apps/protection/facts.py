@@ -6,7 +6,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -172,7 +172,9 @@ def _collection(
             str(good["pk"]), good["started_at"], good["created_at"], good["size_bytes"], good["points_count"]
         )  # fmt: skip
     expectation = expected.get((cluster.cluster_id, row["name"]))
+    max_age = None
     if expectation is None:
+        max_age = timedelta(hours=ages[row["cluster_id"]])
         expectation = by_age(held.data_at, ages[row["cluster_id"]]) if held else Expectation(None)
     return CollectionFacts(
         cluster_id=cluster.cluster_id,
@@ -182,6 +184,7 @@ def _collection(
         failure=_failure(held, newest, job),
         expected_by=expectation.expected_by,
         expectation=expectation.words,
+        max_age=max_age,
         tested_at=row["tested_at"],
         proven_at=row["proven_at"],
         points_count=row["points_count"],

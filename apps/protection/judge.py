@@ -100,6 +100,8 @@ class CollectionFacts:
     expected_by: datetime | None = None
     #: Why that moment, for example "expected at least every 26 h".
     expectation: str = ""
+    #: How old its newest good backup may be; None when a schedule's deadline alone says when the next one is due.
+    max_age: timedelta | None = None
     #: When a backup of it was last compared with its hashes, or opened.
     tested_at: datetime | None = None
     #: When a restore of it was last compared with the manifest.

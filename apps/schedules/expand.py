@@ -38,6 +38,7 @@ from apps.schedules.models import (
     Trigger,
 )
 from apps.schedules.selection import Selection, select
+from apps.schedules.tallies import count_ended
 from apps.schedules.timing.slots import gap_after
 from apps.schedules.timing.spec import TimingInvalid
 from apps.storage.models import StorageConfig
@@ -275,9 +276,13 @@ def _end(run: ScheduleRun, status: RunStatus, error: str, selection: Selection |
     """End a run that comes to no job."""
     now = timezone.now()
     names = _names(run, selection) if selection else {}
-    _mine(run).update(
-        status=status, error=error, started_at=now, completed_at=now, claim_token=None, claimed_until=None, **names
-    )
+    with transaction.atomic():
+        ended = _mine(run).update(
+            status=status, error=error, started_at=now, completed_at=now, claim_token=None, claimed_until=None, **names
+        )
+        if ended:
+            run.status, run.completed_at = status, now
+            count_ended([run])
 
 
 def _not_listed(run: ScheduleRun, error: BackupmgrError) -> None:

@@ -17,6 +17,7 @@ from django_q.tasks import async_task
 
 from apps.schedules.advance import in_trouble, upcoming, windows_of
 from apps.schedules.models import CatchUp, RunStatus, Schedule, ScheduleRun
+from apps.schedules.tallies import count_ended
 from apps.schedules.timing.blackouts import Window
 from apps.schedules.timing.firing import Firing, Stretch, plan_firing
 from apps.schedules.timing.slots import NoFutureSlot
@@ -135,6 +136,7 @@ def _write(steps: list[_Step], now: datetime) -> int:
         runs = [run for step in won for run in step.runs]
         # A slot that has its run already (a clock was put back) keeps it; the schedule advances all the same.
         ScheduleRun.objects.bulk_create(runs, ignore_conflicts=True)
+        count_ended(runs)
         if any(run.status == RunStatus.EXPANDING for run in runs):
             poke()
     return len(won)

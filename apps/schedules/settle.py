@@ -16,6 +16,7 @@ from apps.jobs.states import ENDED, JobStatus
 from apps.schedules.advance import windows_of
 from apps.schedules.fire import poke
 from apps.schedules.models import Blackout, ItemStatus, OnRunning, RunItem, RunStatus, Schedule, ScheduleRun
+from apps.schedules.tallies import count_ended
 from apps.schedules.timing.slots import covered_at
 from apps.schedules.timing.spec import TimingInvalid
 
@@ -69,6 +70,9 @@ def _close(run: ScheduleRun, now: datetime) -> bool:
         changed = ScheduleRun.objects.filter(pk=run.pk, status=RunStatus.RUNNING).update(
             status=status, completed_at=now, counts=dict(counts), error=_sentence(run, status)
         )
+        if changed:
+            run.status, run.completed_at = status, now
+            count_ended([run])
         if changed and counts[ItemStatus.OK] and run.schedule.policy_id:
             async_task(RETAIN, str(run.schedule.policy_id), task_name=f"retention after {run.pk}")
     return bool(changed)

@@ -14,7 +14,7 @@ from apps.alerts.digests import next_digest
 from apps.alerts.findings import look
 from apps.alerts.models import AlertClock, Channel, Delivery, Incident, Rule, Target
 from apps.alerts.senders.ping import MAX_BODY, ping_address
-from apps.alerts.targets import deadline, refresh_targets
+from apps.alerts.targets import next_deadline, refresh_targets
 from apps.alerts.watch import look_and_tell, take_round, watch
 from apps.clusters.models import Cluster, ObservedCollection
 from apps.protection.facts import read_facts
@@ -64,15 +64,15 @@ WEEKDAYS = Timing(kind=Kind.CRON, cron="0 22 * * 1-5", zone="Europe/Berlin")
 def test_an_irregular_cron_has_no_false_alarm_in_a_year_and_finds_a_missed_tuesday_by_wednesday() -> None:
     slot = datetime(2026, 1, 1, 21, 0, tzinfo=UTC)  # Thursday 22:00 in Berlin
     for _ in range(260):
-        due = deadline(WEEKDAYS, slot, None, None)
+        due = next_deadline(WEEKDAYS, slot, None, None).deadline_at
         assert due is not None
-        following = deadline(WEEKDAYS, slot, 0, None)
+        following = next_deadline(WEEKDAYS, slot, 0, None).deadline_at
         assert following is not None
         assert following < due  # a backup at its time is there before anybody is told
         assert due - following <= timedelta(hours=6)
         slot = following
     monday = datetime(2026, 1, 5, 21, 0, tzinfo=UTC)
-    tuesday = deadline(WEEKDAYS, monday, None, None)
+    tuesday = next_deadline(WEEKDAYS, monday, None, None).deadline_at
     assert tuesday is not None
     assert tuesday < monday + timedelta(days=2)
 

@@ -1,0 +1,81 @@
+"""How each target stands: what a schedule owes a collection, and whether it is there. Read, never stored."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from apps.alerts.models import Target
+from apps.protection.judge import Verdict
+from apps.schedules.models import ItemStatus, RunItem
+
+
+class TargetState(StrEnum):
+    """The worst that holds; what runs hides neither what is overdue nor what fails."""
+
+    OVERDUE = "overdue"  # the deadline has passed
+    FAILING = "failing"  # the last backup failed; the deadline has not passed yet
+    RUNNING = "running"
+    LATE = "late"  # due, and within its grace
+    NEVER = "never"  # no backup by this schedule yet, and none was due
+    OK = "ok"
+
+
+@dataclass(frozen=True)
+class TargetStanding:
+    """One collection of one schedule. Times in UTC."""
+
+    schedule_id: str
+    schedule: str
+    cluster: str
+    collection: str
+    state: TargetState
+    deadline_at: datetime | None
+    #: When a backup of the collection was last tested, whoever made it; None when none was.
+    tested_at: datetime | None
+
+
+def target_state(target: Target, *, running: bool, failing: bool, now: datetime) -> TargetState:
+    """Tell how a target stands, from its row alone: a dead worker changes nothing about it."""
+    if target.deadline_at is not None and now > target.deadline_at:
+        return TargetState.OVERDUE
+    if failing:
+        return TargetState.FAILING
+    if running:
+        return TargetState.RUNNING
+    if target.due_at is not None and now > target.due_at:
+        return TargetState.LATE
+    return TargetState.OK if target.last_ok_slot is not None else TargetState.NEVER
+
+
+def read_targets(verdict: Verdict, *, now: datetime) -> list[TargetStanding]:
+    """Read the targets of all schedules that run by themselves and are not paused: two queries."""
+    known = {(one.facts.cluster_id, one.facts.name): one.facts for one in verdict.standings}
+    queued = RunItem.objects.filter(status=ItemStatus.QUEUED).order_by()
+    running = set(queued.values_list("run__schedule", "collection_name"))
+    rows = Target.objects.filter(
+        schedule__enabled=True, schedule__deleted_at=None, schedule__paused_at=None
+    ).select_related("schedule__cluster")
+    found = []
+    for row in rows.order_by("schedule__name", "collection_name", "id"):
+        facts = known.get((str(row.schedule.cluster_id), row.collection_name))
+        tests = [at for at in (facts.tested_at, facts.proven_at) if at] if facts else []
+        state = target_state(
+            row,
+            running=(row.schedule_id, row.collection_name) in running,
+            failing=facts is not None and facts.failure is not None,
+            now=now,
+        )
+        found.append(
+            TargetStanding(
+                schedule_id=str(row.schedule_id),
+                schedule=row.schedule.name,
+                cluster=row.schedule.cluster.name,
+                collection=row.collection_name,
+                state=state,
+                deadline_at=row.deadline_at,
+                tested_at=max(tests, default=None),
+            )
+        )
+    return found
