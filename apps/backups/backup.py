@@ -17,6 +17,7 @@ from apps.backups.fleet import Fleet, demand_health, open_fleet
 from apps.backups.manifest import Manifest, ManifestInvalid, ReplicaFacts, parse_manifest
 from apps.backups.models import Backup, Part
 from apps.backups.plan import BackupPlan, PlanBlocked, PlanBlockedForNow, plan_backup
+from apps.backups.room import demand_room, look_at_room, sentences
 from apps.backups.run import Run
 from apps.backups.traces import FolderTrace
 from apps.clusters.models import Cluster, Purpose
@@ -66,6 +67,7 @@ def make_backup(order: BackupOrder, run: Run) -> FinishedBackup:
         plan, collection, aliases = plan_of(order, fleet)
         for warning in plan.warnings:
             run.warn(warning)
+        _check_room(order, plan, collection, fleet, run)
         for peer in fleet.unreachable:
             run.warn(f"The node of peer {peer} cannot be reached; its shards are taken from other replicas.")
         run.tell(
@@ -129,6 +131,14 @@ def _plan(order: BackupOrder, fleet: Fleet, collection: CollectionInfo | None, *
         shard_id=order.shard_id,
         addresses=fleet.addresses,
     )
+
+
+def _check_room(order: BackupOrder, plan: BackupPlan, info: CollectionInfo, fleet: Fleet, run: Run) -> None:
+    """Refuse before anything is made what cannot find room; tell what is known. Raises: StorageFull."""
+    rooms = look_at_room(storage=order.storage, cluster=order.cluster, plan=plan, info=info, fleet=fleet)
+    demand_room(rooms)
+    for sentence, is_warning in sentences(rooms):
+        (run.warn if is_warning else run.tell)(sentence)
 
 
 def _check_unchanged(fleet: Fleet, plan: BackupPlan, order: BackupOrder, before: CollectionInfo) -> None:

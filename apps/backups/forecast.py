@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from apps.backups.backup import BackupOrder, plan_of
 from apps.backups.fleet import Fleet, open_fleet
-from apps.backups.models import Backup, BackupStatus
 from apps.backups.plan import BackupPlan, PlanBlocked
 from apps.backups.restore import outlook
 from apps.backups.restoring import RestoreOrder
+from apps.backups.room import demand_room, look_at_room, sentences
 from apps.clusters.advisories import advisories_for
 from apps.clusters.models import Purpose
 from apps.core.errors import BackupmgrError, Unavailable
-from apps.core.text import format_size, plural
-from apps.storage.models import StorageConfig
+from apps.core.text import plural
 from apps.storage.services import open_store
 
 
@@ -41,6 +39,8 @@ class Forecast:
     steps: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     shards: list[ShardForecast] = field(default_factory=list)
+    #: Backups: the room in the storage and on the nodes (room.py).
+    room: list[dict[str, Any]] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -51,10 +51,14 @@ def forecast_backup(order: BackupOrder) -> Forecast:
     forecast = Forecast()
     try:
         with open_fleet(order.cluster, Purpose.BACKUP) as fleet:
-            plan, _, _ = plan_of(order, fleet)
+            plan, info, _ = plan_of(order, fleet)
             _tell_backup(order, plan, fleet, forecast)
+            rooms = look_at_room(storage=order.storage, cluster=order.cluster, plan=plan, info=info, fleet=fleet)
+        forecast.room = [room.to_json() for room in rooms]
+        for sentence, is_warning in sentences(rooms):
+            (forecast.warnings if is_warning else forecast.steps).append(sentence)
         open_store(order.storage).stat("manifest.json")
-        _check_room(order, forecast)
+        demand_room(rooms)
     except BackupmgrError as error:
         _note(error, forecast)
     return forecast
@@ -105,32 +109,3 @@ def _tell_backup(order: BackupOrder, plan: BackupPlan, fleet: Fleet, forecast: F
         f"{plural(len(plan.shards), 'shard')} of {order.collection!r} from {plural(nodes, 'node')} of Qdrant {version} "
         f"to {order.storage.name!r}{at_once if len(plan.shards) > 1 else ''}."
     )
-
-
-def _check_room(order: BackupOrder, forecast: Forecast) -> None:
-    """Compare the room in a folder with the size of the newest backup. Raises: PlanBlocked."""
-    storage: StorageConfig = order.storage
-    newest = (
-        Backup.objects.filter(
-            cluster=order.cluster,
-            collection_name=order.collection,
-            shard_id=order.shard_id,
-            status=BackupStatus.COMPLETED,
-        )
-        .order_by("-created_at")
-        .first()
-    )
-    if newest is None:
-        return
-    forecast.steps.append(f"The newest backup of it has {format_size(newest.size_bytes)}.")
-    if storage.type != "local":
-        return
-    try:
-        free = shutil.disk_usage(storage.path).free
-    except OSError:
-        return
-    if free < newest.size_bytes:
-        raise PlanBlocked(
-            f"The folder of {storage.name!r} has {format_size(free)} of room, and the newest backup of "
-            f"{order.collection!r} needed {format_size(newest.size_bytes)}: free some, or use another storage."
-        )

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import shutil
-from collections import namedtuple
 from typing import Any
 
 import pytest
 from rest_framework.test import APIClient
 
-from apps.backups import forecast
+from apps.backups import room
 from apps.backups.models import Backup
 from apps.clusters.models import Cluster
 from apps.jobs.models import Job
@@ -41,13 +40,17 @@ def test_a_backup_tells_which_replica_from_which_node_and_why(api: APIClient, fi
     assert {shard["node"] for shard in found["shards"]} == {node.url}
     assert "it has the only replica" in found["shards"][0]["why"]
     assert "2 shards of 'films' from 1 node" in found["steps"][0]
+    storage, on_node = found["room"]
+    assert (storage["place"], storage["state"], storage["needed_bytes"]) == ("storage", "enough", films.size_bytes)
+    assert storage["free_bytes"] > films.size_bytes
+    assert (on_node["place"], on_node["state"], on_node["free_bytes"]) == ("node", "unknown", None)
+    assert "does not tell" in on_node["sentence"]
 
 
 def test_what_stands_in_the_way_is_the_answer(api: APIClient, films: Backup, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "no such collection" in plan(api, type="backup", collection_name="nothing")["blocked"]
     assert "has no shard 9" in plan(api, type="shard_backup", shard_id=9)["blocked"]
-    usage = namedtuple("usage", "total used free")
-    monkeypatch.setattr(forecast.shutil, "disk_usage", lambda path: usage(1, 1, 10))
+    monkeypatch.setattr(room, "free_bytes", lambda storage: 10)
     assert "10 B of room" in plan(api, type="backup")["blocked"]
     Cluster.objects.update(url="http://127.0.0.1:9")
     away = plan(api, type="backup")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from apps.clusters.qdrant.disk import disk_usage_percent
 from apps.clusters.qdrant.endpoint import Endpoint, check_api_key, check_node_url
 from apps.clusters.qdrant.errors import (
     CollectionNotFound,
@@ -58,6 +59,7 @@ __all__ = [
     "check_node_url",
     "check_snapshot_possible",
     "create_snapshot",
+    "disk_usage_percent",
     "recover_snapshot",
     "upload_snapshot",
 ]
