@@ -94,6 +94,7 @@ INSTALLED_APPS = [
     "apps.schedules",
     "apps.protection",
     "apps.alerts",
+    "apps.configuration",
     "apps.api",
     # Last: its admin.py gives the accounts our look and takes the queue's tables away, after both have registered.
     "backupmgr",

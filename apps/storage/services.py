@@ -31,6 +31,7 @@ __all__ = [
     "create_storage",
     "delete_storage",
     "draft_storage",
+    "make_folder",
     "open_store",
     "probe_store",
     "update_storage",
@@ -60,10 +61,11 @@ _NO_TEXT = frozenset({"is_default", "verify_tls", "max_jobs"})
 _SAVE_TRIES = 3
 
 
-def create_storage(*, data: Mapping[str, Any], user: object | None = None) -> StorageConfig:
+def create_storage(*, data: Mapping[str, Any], user: object | None = None, with_folder: bool = True) -> StorageConfig:
     """Save a new storage; the first one becomes the default. The folder of a folder storage is made.
 
-    `data` maps names of FIELDS to values; None means "not set". `user` is for the log.
+    `data` maps names of FIELDS to values; None means "not set". `user` is for the log. Without `with_folder` the
+    caller sees to the folder (`make_folder`), for example because this may still be taken back.
     Raises: StorageInvalid, StorageNameTaken, StorageChanged.
     """
     storage = StorageConfig()
@@ -76,8 +78,9 @@ def create_storage(*, data: Mapping[str, Any], user: object | None = None) -> St
             break
         except IntegrityError as error:
             _give_up_or_retry(storage, left, error)
-    _make_folder(storage)
-    logger.info("Storage %s created by %s", storage.pk, user)
+    if with_folder:
+        make_folder(storage)
+    transaction.on_commit(lambda: logger.info("Storage %s created by %s", storage.pk, user))
     return storage
 
 
@@ -89,7 +92,9 @@ def draft_storage(*, data: Mapping[str, Any]) -> StorageConfig:
     return storage
 
 
-def update_storage(*, storage: StorageConfig, data: Mapping[str, Any], user: object | None = None) -> StorageConfig:
+def update_storage(
+    *, storage: StorageConfig, data: Mapping[str, Any], user: object | None = None, with_folder: bool = True
+) -> StorageConfig:
     """Change the fields in `data` (as for `create_storage`), leave the others. Returns the row as saved.
 
     A secret key left out or empty stays, and so does an access key sent back the masked way it was shown.
@@ -111,9 +116,9 @@ def update_storage(*, storage: StorageConfig, data: Mapping[str, Any], user: obj
             break
         except IntegrityError as error:
             _give_up_or_retry(current, left, error)
-    if "path" in data or "type" in data:
-        _make_folder(current)
-    logger.info("Storage %s updated by %s", current.pk, user)
+    if with_folder and ("path" in data or "type" in data):
+        make_folder(current)
+    transaction.on_commit(lambda: logger.info("Storage %s updated by %s", current.pk, user))
     return current
 
 
@@ -230,7 +235,7 @@ def _uses(storage: StorageConfig) -> list[str]:
     return uses
 
 
-def _make_folder(storage: StorageConfig) -> None:
+def make_folder(storage: StorageConfig) -> None:
     """Make the folder of a folder storage, at this moment only: one that is missing later is a disk not mounted."""
     if storage.type != StorageType.LOCAL:
         return
