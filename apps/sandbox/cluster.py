@@ -129,6 +129,29 @@ class SandboxCluster:
                 for shard_id, one in sorted(shards.items())
             }
 
+    @contextmanager
+    def watch(self, collection: str, shard_id: int) -> Iterator[list[dict[int, str]]]:
+        """Give a list that every set of states of a shard is added to while the block runs, however short it lasts.
+
+        It begins with the states of now, if the shard is there already.
+        """
+        seen: list[dict[int, str]] = []
+
+        def look() -> None:
+            known = self.consensus.collections.get(collection)
+            states = self.states(collection).get(shard_id) if known else None
+            if states is not None and seen[-1:] != [states]:
+                seen.append(states)
+
+        with self.consensus.lock:
+            look()
+            self.consensus.watchers.append(look)
+        try:
+            yield seen
+        finally:
+            with self.consensus.lock:
+                self.consensus.watchers.remove(look)
+
     def holders(self, collection: str, shard_id: int) -> list[int]:
         """Return the numbers of the nodes with a replica of a shard."""
         return sorted(self.states(collection)[shard_id])

@@ -99,6 +99,8 @@ class Consensus:
         self.seed: object = 0
         # Where replicas of shards that are still to be made shall go, by collection and key (None without).
         self.planned: dict[tuple[str, ShardKey | None], list[list[int]]] = {}
+        # Called after every change, in the order of the changes.
+        self.watchers: list[Callable[[], object]] = []
         if path.is_file():
             self._load(json.loads(path.read_text()))
 
@@ -204,6 +206,8 @@ class Consensus:
             result = operation()
             self._commit += 1
             self._save()
+            for watcher in self.watchers:
+                watcher()
             return result
 
     def agreed(self, name: str) -> Agreed:

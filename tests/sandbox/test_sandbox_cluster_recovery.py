@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -48,17 +47,6 @@ def count(api: Any, collection: str, shard_id: int) -> int:
     return api("POST", f"/collections/{collection}/shards/{shard_id}/points/count", {}).result["count"]
 
 
-def seen_until_settled(cluster: SandboxCluster, collection: str, shard_id: int) -> list[dict[int, str]]:
-    """Return every set of states that a shard goes through."""
-    seen = [cluster.states(collection)[shard_id]]
-    while not cluster.caretaker.is_idle():
-        now = cluster.states(collection)[shard_id]
-        if now != seen[-1]:
-            seen.append(now)
-        time.sleep(0.002)
-    return [*seen, cluster.states(collection)[shard_id]]
-
-
 def test_no_sync_leaves_the_other_replica_alone(apis: list[Any], shard: bytes, sandbox_cluster: SandboxCluster) -> None:
     kept = count(apis[1], "films", 0)
     apis[0]("POST", "/collections/films/points/delete?wait=true", {"filter": {"must": []}, "points": [1, 2, 3, 4]})
@@ -81,10 +69,14 @@ def test_snapshot_makes_the_others_dead_and_then_like_it(
 ) -> None:
     kept = count(apis[0], "films", 0)
     apis[0]("POST", "/collections/films/points/delete?wait=true", {"points": list(range(1, 61))})
-    assert upload(apis[0], shard, 0, "snapshot").status == 200
-    assert sandbox_cluster.states("films")[0] == {0: "Active", 1: "Active"}  # the answer came before
-    seen = [states[1] for states in seen_until_settled(sandbox_cluster, "films", 0)]
-    assert [state for at, state in enumerate(seen) if state != seen[at - 1] or not at] == [
+    sandbox_cluster.hold()
+    with sandbox_cluster.watch("films", 0) as seen:
+        assert upload(apis[0], shard, 0, "snapshot").status == 200
+        assert sandbox_cluster.states("films")[0] == {0: "Active", 1: "Active"}  # the answer came before
+        sandbox_cluster.release()
+        sandbox_cluster.settle()
+    second = [states[1] for states in seen]
+    assert [state for at, state in enumerate(second) if state != second[at - 1] or not at] == [
         "Active", "Dead", "Recovery", "Partial", "Active",
     ]  # fmt: skip
     assert [count(apis[0], "films", 0), count(apis[1], "films", 0)] == [kept, kept]
@@ -150,9 +142,10 @@ def test_one_nodes_collection_snapshot_brings_back_its_shards_only(
     answer = apis[0]("PUT", "/collections/copy/snapshots/recover", {"location": location, "priority": "snapshot"})
 
     assert (answer.status, answer.result) == (200, True)
-    sandbox_cluster.release()
-    states = seen_until_settled(sandbox_cluster, "copy", 0)
-    assert "ManualRecovery" in {one[0] for one in states}
+    with sandbox_cluster.watch("copy", 0) as seen:
+        sandbox_cluster.release()
+        sandbox_cluster.settle()
+    assert "ManualRecovery" in {one[0] for one in seen}
     assert sandbox_cluster.states("copy") == {0: {0: "Active", 1: "Active"}, 1: {0: "Active", 2: "Active"}}
     assert apis[0].count("copy") == mine < 60
 
