@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 
 from django.utils import timezone
 from django.utils.html import format_html
@@ -56,8 +56,13 @@ def ago(moment: datetime | None, now: datetime | None = None) -> str:
 
 
 def exact(moment: datetime) -> str:
-    """20 Nov 2026 02:00:13 UTC"""
+    """'20 Nov 2026 02:00:13 UTC', in the viewer's zone"""
     return timezone.localtime(moment).strftime("%d %b %Y %H:%M:%S %Z").lstrip("0")
+
+
+def machine(moment: datetime) -> str:
+    """'2026-11-20T02:00:13Z': the same for every viewer."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def time_cell(moment: datetime | None, now: datetime | None = None) -> SafeString:
@@ -66,7 +71,7 @@ def time_cell(moment: datetime | None, now: datetime | None = None) -> SafeStrin
         return SafeString(NOTHING)
     return format_html(
         '<time datetime="{}" title="{}">{}</time>',
-        moment.isoformat(timespec="seconds"),
+        machine(moment),
         exact(moment),
         ago(moment, now),
     )

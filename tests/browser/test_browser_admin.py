@@ -42,7 +42,7 @@ def test_first_steps_lead_from_an_empty_overview_to_a_cluster_a_storage_and_a_qu
     sign_in: Callable[..., Any], node: Any, collections: Any, folder: Path
 ) -> None:
     collections.create("products", 30)
-    page = sign_in()
+    page = sign_in(by_form=True)
     expect(page.locator(".bm-verdict-sentence")).to_contain_text("Nothing is protected yet.")
     page.get_by_role("link", name="Get started").click()
     page.get_by_role("link", name="Connect a cluster…").click()

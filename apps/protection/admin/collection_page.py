@@ -7,7 +7,7 @@ rest stands.
 from __future__ import annotations
 
 import json
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from django.core.exceptions import ValidationError
@@ -124,15 +124,18 @@ def view(page: CollectionAdmin, request: HttpRequest) -> HttpResponse:
 
 def _day(request: HttpRequest) -> date | None:
     try:
-        return date.fromisoformat(request.GET.get("day", ""))
+        day = date.fromisoformat(request.GET.get("day", ""))
     except ValueError:
         return None
+    return day if day < date.max else None  # there is no day after that one
 
 
 def _backups(request: HttpRequest, backups: Any) -> list[dict[str, Any]]:
     day = _day(request)
     if day is not None:
-        backups = backups.filter(created_at__date=day)
+        # A day of the strip is one of UTC, whatever the viewer's zone.
+        begins = datetime.combine(day, datetime.min.time(), UTC)
+        backups = backups.filter(created_at__gte=begins, created_at__lt=begins + timedelta(days=1))
     rows = backups.select_related("storage").defer("manifest").order_by("-created_at", "-id")[:SHOWN]
     return [{"backup": row, "state": backup_state(row), "proof": proof(row)} for row in rows]
 

@@ -14,6 +14,7 @@ from django.http import HttpRequest
 from django.urls import reverse
 from django.utils import timezone
 from django.utils.safestring import SafeString
+from django.utils.timezone import localtime
 
 from apps.backups.models import BackupStatus
 from apps.clusters.advisories import advisories_for
@@ -93,7 +94,7 @@ def _needy(request: HttpRequest, verdict: Verdict) -> list[dict[str, Any]]:
         first = cause.standings[0]
         rows.append({
             "state": protection_cell(State.FAILING),
-            "name": f"{len(cause.standings)} collections, since {cause.since:%d %b %H:%M} UTC",
+            "name": f"{len(cause.standings)} collections, since {localtime(cause.since):%d %b %H:%M %Z}",
             "address": collections_address(state=State.FAILING),
             "where": ", ".join(standing.facts.name for standing in cause.standings[:5]),
             "sentence": cause.sentence,
