@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
 import tempfile
 from contextlib import ExitStack
@@ -38,10 +39,11 @@ def main() -> int:
     heed_signals()
     try:
         with (
-            tempfile.TemporaryDirectory(prefix="backupmgr-") as room,
-            fresh_folder(Path(room) / "data") as folder,
+            # A plain name: it is seen in the pictures, wherever a storage's folder is told.
+            fresh_folder(Path(tempfile.gettempdir()) / "backupmgr") as folder,
             ExitStack() as stack,
         ):
+            stack.callback(shutil.rmtree, folder, ignore_errors=True)  # when all processes have ended
             try:
                 installation = Installation(folder, stack)
                 screen.title("Something to look at")

@@ -21,8 +21,10 @@ from apps.backups.catalogue import rescan
 from apps.backups.models import Backup, BackupStatus, Leftover, Part
 from apps.backups.origin import origin_of
 from apps.backups.parts_page import send_manifest, stream_part
+from apps.backups.plan import PlanBlocked, check_versions
 from apps.backups.policies import Hold
 from apps.backups.recipe import recipe
+from apps.clusters.models import ClusterObservation
 from apps.core.admin_cells import BAD, NOTHING, OFF, OK, ago, exact, number, state_cell, time_cell
 from apps.core.admin_kit import FactAdmin, demand, may, person
 from apps.core.errors import BackupmgrError
@@ -42,6 +44,7 @@ MENU_NAMES = 100
 SHOWN_PROBLEMS = 10
 #: A backup that is verified every night should not fill the page with it.
 SHOWN_VERIFICATIONS = 10
+SHOWN_CLUSTERS = 10
 
 
 def backup_state(backup: Backup) -> SafeString:
@@ -205,6 +208,7 @@ class BackupAdmin(FactAdmin):
             backup=obj,
             state=backup_state(obj),
             proof=proof(obj),
+            fits=fits(obj),
             took=format_duration(seconds) if seconds >= 0 else NOTHING,
             verifications=obj.verifications.order_by("-created_at", "-id")[:SHOWN_VERIFICATIONS],
             parts=part_rows(obj),
@@ -273,6 +277,20 @@ class BackupAdmin(FactAdmin):
             if len(result.problems) > SHOWN_PROBLEMS:
                 messages.warning(request, f"And {len(result.problems) - SHOWN_PROBLEMS} more.")
         return HttpResponseRedirect(reverse("admin:storage_storageconfig_change", args=[storage.pk]))
+
+
+def fits(backup: Backup) -> list[str]:
+    """For each cluster that has told its version: whether Qdrant there takes this backup, and why not."""
+    said = []
+    seen = ClusterObservation.objects.exclude(version="").select_related("cluster").order_by("cluster__name")
+    for row in seen[:SHOWN_CLUSTERS]:
+        try:
+            doubts = check_versions(backup.qdrant_version, row.version)
+        except PlanBlocked as error:
+            said.append(f"{row.cluster.name}: no. {error}")
+        else:
+            said.append(f"{row.cluster.name} ({row.version}): {' '.join(doubts) or 'fits'}")
+    return said
 
 
 def part_rows(backup: Backup) -> list[tuple[Part, str]]:

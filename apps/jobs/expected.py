@@ -28,11 +28,15 @@ class Expected:
     where: str
 
     @property
-    def sentence(self) -> str:
-        """'About 6 min to 9 min, measured at 5 restores from vault into berlin.'"""
+    def words(self) -> str:
+        """'about 6 min to 9 min, measured at 5 restores from vault into berlin'"""
         low, high = _rounded(self.low_seconds), _rounded(self.high_seconds)
         span = low if low == high else f"{low} to {high}"
-        return f"About {span}, measured at {plural(self.measured, 'restore')} {self.where}."
+        return f"about {span}, measured at {plural(self.measured, 'restore')} {self.where}"
+
+    @property
+    def sentence(self) -> str:
+        return f"{self.words[0].upper()}{self.words[1:]}."
 
 
 def expected_restore(

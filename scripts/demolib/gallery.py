@@ -9,6 +9,7 @@ from . import sample
 from .bucket import Bucket
 from .errors import DemoError
 from .installation import Installation
+from .lively import Scene, keep_by_schedule, lose_a_disk, make_history
 from .manager import Manager
 from .node import Node
 from .pictures import POLICY, Shown
@@ -20,6 +21,7 @@ _NODES = 3
 #: Collection → points. The last one is never backed up: the pages have to say so.
 _COLLECTIONS = {"catalogue": 2000, "articles": 600, "faces": 400, "support tickets": 200, "drafts": 120}
 _LEFT_OUT = "drafts"
+_FAILING = "faces"
 _ROUND = "catalogue"
 _LOOK_SECONDS = 150.0
 
@@ -45,12 +47,8 @@ def furnish(installation: Installation, stack: ExitStack, screen: Screen) -> Sho
     folder = Place("folder", manager.add_storage(config)[0], lambda part: hash_file(root / part))
     bucket = Bucket(installation.folder / "s3", stack)
     s3 = Place("s3", manager.add_storage(bucket.storage_config())[0], bucket.hash_of)
-    policy = {"name": POLICY, "keep_last": 3, "keep_daily": 14, "keep_weekly": 8, "min_redundancy": 1}
-    manager.add_policy(policy)
-    manager.add_schedule(
-        {"name": "nightly", "cluster": CLUSTER, "storages": ["folder", "s3"], "cron": "30 2 * * *",
-         "tz": "Europe/Berlin", "include": ["*"], "exclude": [_LEFT_OUT], "policy": POLICY}
-    )  # fmt: skip
+    scene = Scene(CLUSTER, folder.storage_id, installation.storages, node, manager, screen)
+    keep_by_schedule(scene, policy=POLICY, include=["*"], exclude=[_LEFT_OUT], storages=["folder", "s3"])
     for name in _COLLECTIONS:
         if name not in (_ROUND, _LEFT_OUT):
             for place in (folder, s3):
@@ -61,11 +59,8 @@ def furnish(installation: Installation, stack: ExitStack, screen: Screen) -> Sho
     )
     if outcome.problems:
         raise DemoError(f"The restore is not equal, so there is nothing to show: {outcome.problems[0]}")
-    job = back_up(
-        collection=_ROUND, storage_id=folder.storage_id, cluster=CLUSTER, manager=manager, screen=screen
-    )  # the newest one: its evidence is shown
-    backup_id = str(job["backup_id"])
-    manager.wait(manager.verify(backup_id)["id"], lambda shown: None)
+    backup_id = make_history(scene, _ROUND)
+    lose_a_disk(scene, _FAILING)
     _wait_for_a_look(manager)
     return Shown(cluster_id, _ROUND, backup_id, manager.newest_job("restore"))
 

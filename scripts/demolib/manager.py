@@ -44,14 +44,19 @@ class Manager:
 
     def wait(self, job_id: str, show: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
         """Poll a job until it has completed, telling `show` each time. Raises: DemoError when it ends otherwise."""
+        job = self.end_of(job_id, show)
+        if job["status"] == "completed":
+            return job
+        raise DemoError(f"The {job['type']} of {job['collection_name']!r} {job['status']}: {job['error']}")
+
+    def end_of(self, job_id: str, show: Callable[[dict[str, Any]], None] = lambda job: None) -> dict[str, Any]:
+        """Poll a job until it has ended, however that is. Raises: DemoError when nothing moves any more."""
         seen, since = "", time.monotonic()
         while True:
             job = dict(self._call("GET", f"/jobs/{job_id}"))
             show(job)
-            if job["status"] == "completed":
-                return job
             if job["status"] in _ENDED:
-                raise DemoError(f"The {job['type']} of {job['collection_name']!r} {job['status']}: {job['error']}")
+                return job
             self._alive()
             state = f"{job['status']} {job['phase']} {job['bytes_done']} {job['attempt']}"
             if state != seen:

@@ -33,12 +33,14 @@ class Shown:
 def pages(shown: Shown) -> dict[str, str]:
     """Return the name of each picture at desk width, and the address of its page below /admin/."""
     of_collection = urlencode({"cluster": shown.cluster_id, "name": shown.collection})
+    plan = {"backup": shown.backup_id, "step": "plan", "target_cluster": shown.cluster_id,
+            "target_collection": f"{shown.collection}-restored"}  # fmt: skip
     return {
         "overview": "",
         "collections": "clusters/observedcollection/",
         "collection": f"clusters/observedcollection/of/?{of_collection}",
         "backup": f"backups/backup/{shown.backup_id}/change/",
-        "restore": f"jobs/job/restore/?{urlencode({'backup': shown.backup_id})}",
+        "restore": f"jobs/job/restore/?{urlencode(plan)}",
         "job": f"jobs/job/{shown.restore_job_id}/change/",
         "schedule-preview": "schedules/schedule/add/",
         "clusters": "clusters/cluster/",

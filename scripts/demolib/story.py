@@ -20,6 +20,7 @@ from .compare import Picture, replica_differences
 from .errors import DemoError, Interrupted
 from .folder import fresh_folder
 from .installation import Installation
+from .lively import Scene, keep_by_schedule, leave_unprotected, lose_a_disk, make_history
 from .manager import Manager
 from .node import Node
 from .rounds import Outcome, Place, back_up, hash_file, play_round
@@ -275,6 +276,21 @@ class _Story:
             self._fill(node, name, count)
             back_up(collection=name, storage_id=storage_id, cluster=_CLUSTER, manager=manager, screen=self._screen)
             self._screen.done(f"Backed up {name!r}")
+        scene = Scene(_CLUSTER, storage_id, self._installation.storages, node, manager, self._screen)
+        first, second, *_ = [self._name(word) for word in _MORE]
+        drafts = self._name("drafts")
+        make_history(scene, first)
+        keep_by_schedule(
+            scene,
+            policy="two weeks",
+            include=[self._name("catalogue"), *(self._name(word) for word in _MORE)],
+            exclude=[],
+            storages=["folder"],
+        )
+        if self._options.qdrant_url:
+            self._own(node, drafts)
+        leave_unprotected(scene, drafts, self._config)
+        lose_a_disk(scene, second)
 
     def _stay(self) -> None:
         """Show the way in and stay up until a signal comes. Raises: DemoError when a process ends by itself."""

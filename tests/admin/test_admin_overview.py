@@ -14,10 +14,13 @@ from django.utils import timezone
 
 from apps.backups.models import Backup
 from apps.clusters.models import Cluster, ClusterObservation, ObservedCollection
+from apps.core.admin_cells import exact
 from apps.jobs.models import Job, Worker
 from apps.protection.facts import forget_verdict
+from apps.schedules.models import Schedule
 from apps.storage.models import StorageConfig
 from tests.admin.world import make_backup, make_job
+from tests.schedules.conftest import maker
 
 INDEX = "/admin/"
 
@@ -214,6 +217,29 @@ def test_what_stands_beside_the_verdict(root: Client, cluster: Cluster, storage:
     assert 'aria-label="Last 30 days: 1 with a backup, 0 with failures only, 0 missed"' in html
 
 
+def test_what_runs_next_by_itself_and_how_much_is_proven(
+    root: Client, as_: Callable[[str], Client], cluster: Cluster, storage: StorageConfig, worker: Worker
+) -> None:
+    see(cluster, "products", "users")
+    now = timezone.now()
+    make_backup(cluster, storage, restored_at=now - timedelta(days=9))
+    make_backup(cluster, storage, "users", restored_at=now - timedelta(days=90))
+    assert "No schedule yet: nothing is backed up by itself." in text(root.get(INDEX))
+    assert "Add a schedule" not in text(as_("viewer").get(INDEX))
+    make = maker(cluster)
+    nightly, weekly = make("nightly", now), make("weekly", now)
+    Schedule.objects.filter(pk=weekly.pk).update(paused_at=now, pause_reason="moving house")
+
+    html = text(root.get(INDEX))
+
+    assert reverse("admin:schedules_schedule_change", args=[nightly.pk]) in html
+    nightly.refresh_from_db()
+    assert nightly.next_run_at is not None
+    assert exact(nightly.next_run_at) in html
+    assert "moving house" in html
+    assert "1 of 2 proven by a restore in the last 30 days, the oldest proof 9 d ago." in html
+
+
 def test_viewers_see_all_of_it_and_no_button_that_starts_something(
     as_: Callable[[str], Client], cluster: Cluster, storage: StorageConfig, worker: Worker
 ) -> None:
@@ -252,7 +278,7 @@ def test_as_many_queries_for_a_hundred_collections_as_for_one(
             make_backup(cluster, storage, name)
             make_job(cluster, storage, name, status="failed", error=f"broken: {name}")
             make_job(cluster, storage, name, status="running")
-        with django_assert_max_num_queries(31) as counted:
+        with django_assert_max_num_queries(32) as counted:
             assert root.get(INDEX).status_code == 200
         counts.append(len(counted))
 

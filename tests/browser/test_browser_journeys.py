@@ -64,7 +64,9 @@ def test_backup_and_restore_with_a_worker_followed_without_a_reload(
 
     # The next one can tell how long it takes, from this one.
     page.goto(f"/admin/clusters/observedcollection/of/?cluster={cluster.pk}&name=products")
-    expect(page.get_by_text("Restoring the newest backup: About")).to_contain_text("measured at 1 restore from folder")
+    expect(page.get_by_text("Restoring the newest backup takes about")).to_contain_text(
+        "measured at 1 restore from folder"
+    )
 
 
 def test_cancel_asks_and_the_page_says_what_became_of_it(

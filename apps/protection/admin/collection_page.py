@@ -147,7 +147,7 @@ def _restore_time(cluster: Cluster, backups: Any) -> str:
     if backup is None:
         return ""
     expected = expected_restore(size_bytes=backup.size_bytes, storage=backup.storage, cluster=cluster)
-    return expected.sentence if expected else UNKNOWN
+    return f"takes {expected.words}." if expected else f"takes a time that is {UNKNOWN[0].lower()}{UNKNOWN[1:]}"
 
 
 def _job(job: Job, now: Any) -> dict[str, Any]:

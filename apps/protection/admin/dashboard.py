@@ -27,6 +27,7 @@ from apps.jobs.admin.cells import duration_cell, job_state, name_of, poll_addres
 from apps.jobs.health import worker_state
 from apps.jobs.models import Job
 from apps.jobs.states import ACTIVE, JobStatus
+from apps.protection.admin.beside import next_runs, proof_words
 from apps.protection.admin.frame import WORDS, may_see, protection_cell, shown_verdict
 from apps.protection.admin.steps import collection_address, collections_address, standing_link, step_link
 from apps.protection.facts import verdict_now
@@ -74,6 +75,9 @@ def dashboard(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
         ],
         "more_running": len(active) > SHOWN,
         "causes": _causes(now),
+        "next_runs": next_runs(request),
+        "may_schedule": request.user.has_perm("schedules.add_schedule"),
+        "proof_words": proof_words(verdict, now),
         "clusters": [_cluster(cluster, now) for cluster in clusters],
         "storages": _storages(now),
         "charts": charts(days),
