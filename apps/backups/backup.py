@@ -65,11 +65,9 @@ def make_backup(order: BackupOrder, run: Run) -> FinishedBackup:
     with open_fleet(order.cluster, Purpose.BACKUP, run.abort) as fleet:
         info = fleet.info
         plan, collection, aliases = plan_of(order, fleet)
-        for warning in plan.warnings:
+        for warning in (*plan.warnings, *fleet.cautions()):
             run.warn(warning)
         _check_room(order, plan, collection, fleet, run)
-        for peer in fleet.unreachable:
-            run.warn(f"The node of peer {peer} cannot be reached; its shards are taken from other replicas.")
         run.tell(
             f"Backing up {plural(len(plan.shards), 'shard')} of {order.collection!r} from Qdrant {info.version} "
             f"to {order.storage.name!r}."

@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 
 from apps.backups.manifest import PeerFacts
 from apps.backups.plan import PlanBlocked, PlanBlockedForNow
+from apps.clusters.judge import judge
 from apps.clusters.models import Cluster, Purpose
-from apps.clusters.nodes import resolve_nodes
+from apps.clusters.nodes import facts_of, resolve_nodes
 from apps.clusters.qdrant import NodeInfo, Placement, QdrantError, QdrantNode
-from apps.clusters.registry import Problem, ProblemKind
+from apps.clusters.registry import AddressAnswers, Problem, ProblemKind
 from apps.core.abort import Abort
 
 
@@ -28,7 +29,7 @@ class Fleet:
     peers: tuple[int, ...]
     #: How many addresses the cluster is registered with.
     addresses: int
-    #: What the registry found wrong or odd; empty for a cluster with one address.
+    #: What the registry found wrong or odd; with one address, what that node alone gives away.
     problems: tuple[Problem, ...] = ()
     #: Peer → version, of those that were asked; empty for a node that is alone.
     versions: Mapping[int, str] = field(default_factory=dict)
@@ -42,6 +43,15 @@ class Fleet:
     def unreachable(self) -> tuple[int, ...]:
         """The peers without a connection."""
         return tuple(peer for peer in self.peers if peer not in self.nodes)
+
+    def cautions(self) -> list[str]:
+        """What is odd or wrong with the cluster and does not stop a backup, in sentences."""
+        found = [problem.message for problem in self.problems]
+        found += [
+            f"The node of peer {peer} cannot be reached; its shards are taken from other replicas."
+            for peer in self.unreachable
+        ]
+        return list(dict.fromkeys(found))
 
     def describe(self) -> tuple[PeerFacts, ...]:
         """Return every node of the cluster with its address and version, for a manifest."""
@@ -95,7 +105,7 @@ def open_fleet(cluster: Cluster, purpose: Purpose, abort: Abort | None = None) -
             nodes = {} if info.peer_id is None else {int(info.peer_id): first}
             peers = tuple(sorted(int(peer) for peer in info.cluster.get("peers") or {}))
             versions = dict.fromkeys(nodes, info.version)
-            yield Fleet(first, info, nodes, peers if nodes else (), 1, versions=versions)
+            yield Fleet(first, info, nodes, peers if nodes else (), 1, _judged(cluster, info), versions)
             return
         resolved = resolve_nodes(cluster, purpose=purpose)
         resolved.demand_one_cluster()
@@ -107,6 +117,12 @@ def open_fleet(cluster: Cluster, purpose: Purpose, abort: Abort | None = None) -
         peers = tuple(sorted(resolved.peer_ids))
         versions = {row.peer_id: row.version for row in resolved.report.nodes if row.peer_id in peers and row.version}
         yield Fleet(first, first.info(), nodes, peers, len(cluster.addresses), resolved.problems, versions)
+
+
+def _judged(cluster: Cluster, info: NodeInfo) -> tuple[Problem, ...]:
+    """What the answer of the only address says of the cluster: peers without address, trouble of consensus."""
+    ((url, registered_as),) = cluster.addresses.items()
+    return judge([AddressAnswers(url, (facts_of(info),), registered_as=registered_as)]).problems
 
 
 #: With these nothing is begun: what the nodes say of the shards may be wrong, or about to be.

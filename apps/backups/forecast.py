@@ -11,7 +11,7 @@ from apps.backups.plan import BackupPlan, PlanBlocked
 from apps.backups.restore import outlook
 from apps.backups.restoring import RestoreOrder
 from apps.backups.room import demand_room, look_at_room, sentences
-from apps.clusters.advisories import advisories_for
+from apps.clusters.advisories import Operation, advisories_for
 from apps.clusters.models import Purpose
 from apps.core.errors import BackupmgrError, Unavailable
 from apps.core.text import plural
@@ -51,6 +51,7 @@ def forecast_backup(order: BackupOrder) -> Forecast:
     forecast = Forecast()
     try:
         with open_fleet(order.cluster, Purpose.BACKUP) as fleet:
+            forecast.warnings += fleet.cautions()
             plan, info, _ = plan_of(order, fleet)
             _tell_backup(order, plan, fleet, forecast)
             rooms = look_at_room(storage=order.storage, cluster=order.cluster, plan=plan, info=info, fleet=fleet)
@@ -60,7 +61,7 @@ def forecast_backup(order: BackupOrder) -> Forecast:
         open_store(order.storage).stat("manifest.json")
         demand_room(rooms)
     except BackupmgrError as error:
-        _note(error, forecast)
+        note_error(error, forecast)
     return forecast
 
 
@@ -72,26 +73,26 @@ def forecast_restore(order: RestoreOrder) -> Forecast:
         forecast.steps += steps
         forecast.warnings += warnings
     except BackupmgrError as error:
-        _note(error, forecast)
+        note_error(error, forecast)
     return forecast
 
 
-def _note(error: BackupmgrError, forecast: Forecast) -> None:
+def note_error(error: BackupmgrError, forecast: Forecast) -> None:
     """What is away now may be there when the job starts; everything else stands in the way."""
     if isinstance(error, Unavailable) and error.transient and not isinstance(error, PlanBlocked):
         forecast.unknown = str(error)
     else:
         forecast.blocked = str(error)
+        # What stands in the way needs not be said twice.
+        forecast.warnings = [warning for warning in forecast.warnings if warning != forecast.blocked]
 
 
 def _tell_backup(order: BackupOrder, plan: BackupPlan, fleet: Fleet, forecast: Forecast) -> None:
     version = fleet.info.version
-    forecast.warnings += [*plan.warnings, *(problem.message for problem in fleet.problems)]
-    forecast.warnings += [advisory.sentence for advisory in advisories_for(version, "backup")]
-    forecast.warnings += [
-        f"The node of peer {peer} cannot be reached; its shards are taken from other replicas."
-        for peer in fleet.unreachable
-    ]
+    forecast.warnings += plan.warnings
+    versions = dict.fromkeys([version, *fleet.versions.values()])
+    known = dict.fromkeys(one for each in versions for one in advisories_for(each, Operation.BACKUP))
+    forecast.warnings += [advisory.sentence for advisory in known]
     for source in plan.shards:
         forecast.shards.append(
             ShardForecast(

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 from apps.backups.backup import BackupOrder
-from apps.backups.forecast import Forecast, forecast_backup, forecast_restore
+from apps.backups.fleet import demand_health, open_fleet
+from apps.backups.forecast import Forecast, forecast_backup, forecast_restore, note_error
 from apps.backups.restoring import RestoreOrder
+from apps.clusters.models import Purpose
+from apps.core.errors import BackupmgrError, NotFound
 from apps.core.text import format_size, plural
+from apps.jobs.batches import matching
 from apps.jobs.models import Job
 from apps.jobs.states import BACKUP_TYPES, JobType
+
+#: More names than this are no sentence any more.
+SHOWN_NAMES = 50
 
 
 def backup_order(job: Job) -> BackupOrder:
@@ -33,8 +40,7 @@ def restore_order(job: Job) -> RestoreOrder:
 def forecast_job(job: Job) -> Forecast:
     """Plan the job, saved or not, as a worker would. Talks to Qdrant and to the storage; changes nothing."""
     if job.is_batch:
-        patterns = ", ".join(job.collections)
-        return Forecast(steps=[f"A backup of its own is made of each collection of {job.cluster.name!r}: {patterns}."])
+        return _forecast_batch(job)
     if job.type in BACKUP_TYPES:
         return forecast_backup(backup_order(job))
     if job.type == JobType.VERIFY:
@@ -45,3 +51,25 @@ def forecast_job(job: Job) -> Forecast:
         parts = f"{plural(job.backup.shard_count, 'part')} ({format_size(job.backup.size_bytes)})"
         return Forecast(steps=[f"{parts} in {job.storage.name!r} are read, {how}. No cluster is touched."])
     return forecast_restore(restore_order(job))
+
+
+def _forecast_batch(job: Job) -> Forecast:
+    """Tell which collections match now, and what is wrong with the cluster. Each has a plan of its own when asked."""
+    patterns = ", ".join(job.collections)
+    forecast = Forecast(
+        steps=[f"A backup of its own is made of each collection of {job.cluster.name!r} that matches: {patterns}."]
+    )
+    try:
+        with open_fleet(job.cluster, Purpose.BACKUP) as fleet:
+            forecast.warnings += fleet.cautions()
+            demand_health(fleet)
+            names = matching(fleet.first.collections(), job.collections, job.exclude_collections)
+        if not names:
+            raise NotFound(f"None of its collections matches {patterns} now.")
+    except BackupmgrError as error:
+        note_error(error, forecast)
+        return forecast
+    shown = ", ".join(names[:SHOWN_NAMES]) + (f" and {len(names) - SHOWN_NAMES} more" if names[SHOWN_NAMES:] else "")
+    forecast.steps.append(f"{plural(len(names), 'collection')} at this moment: {shown}.")
+    forecast.steps.append("One that fails does not stop the others; the whole is completed when each has its backup.")
+    return forecast
