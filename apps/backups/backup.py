@@ -19,9 +19,10 @@ from apps.backups.models import Backup, Part
 from apps.backups.plan import BackupPlan, PlanBlocked, PlanBlockedForNow, plan_backup
 from apps.backups.room import demand_room, look_at_room, sentences
 from apps.backups.run import Run
-from apps.backups.traces import FolderTrace
+from apps.backups.traces import FolderTrace, doubt_folders
 from apps.clusters.models import Cluster, Purpose
 from apps.clusters.qdrant import CollectionInfo, QdrantTimeout, QdrantUnreachable
+from apps.core.abort import Abort
 from apps.core.errors import Unavailable
 from apps.core.text import plural
 from apps.storage.errors import ObjectExists, ObjectMissing
@@ -55,7 +56,16 @@ def make_backup(order: BackupOrder, run: Run) -> FinishedBackup:
 
     Raises: BackupmgrError with a sentence for the operator; the reason of `run.abort`.
     """
-    store = open_store(order.storage)
+    store = open_store(order.storage, abort=run.abort)
+    try:
+        return _make(order, store, run)
+    except BaseException:
+        if store.is_unsure:
+            doubt_folders(run.traces, run.now())
+        raise
+
+
+def _make(order: BackupOrder, store: Store, run: Run) -> FinishedBackup:
     name = snapshot_name(run.started_at, run.job_id, run.attempt)
     folder = backup_folder(order.cluster.name, order.collection, name)
     run.phase("planning")
@@ -189,13 +199,15 @@ def sha256_of(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def find_finished(storage: StorageConfig, path: str, job_id: uuid.UUID) -> FinishedBackup | None:
+def find_finished(
+    storage: StorageConfig, path: str, job_id: uuid.UUID, abort: Abort | None = None
+) -> FinishedBackup | None:
     """Return the backup that an earlier attempt of the job finished just before its worker vanished, if it did.
 
-    Raises: StorageError.
+    Raises: StorageError; the reason of `abort`.
     """
     try:
-        data = open_store(storage).get(manifest_key(path), MANIFEST_MAX_BYTES)
+        data = open_store(storage, abort=abort).get(manifest_key(path), MANIFEST_MAX_BYTES)
         manifest = parse_manifest(data)
     except (ObjectMissing, ManifestInvalid):
         return None

@@ -20,14 +20,14 @@ from apps.backups.run import Run
 from apps.backups.snapshots import ShardSnapshot, make_snapshot
 from apps.backups.transfer import pump
 from apps.clusters.qdrant import QdrantDenied, QdrantError, QdrantNode, SnapshotChanged, SnapshotDownload
-from apps.core.errors import BackupmgrError, Unavailable
+from apps.core.errors import Unavailable
 from apps.core.text import format_rate, format_size
 from apps.storage.keys import part_key
-from apps.storage.stores import Sink, Store, StoredObject
+from apps.storage.stores import Store, StoredObject
+from apps.storage.whole import give_up
 
 #: A snapshot that vanished or arrived other than announced is made and fetched anew this often.
 SHARD_TRIES = 2
-GIVE_UP_SECONDS = 2.0
 #: At most so many nodes at the same time.
 NODES_AT_ONCE = 8
 
@@ -258,7 +258,7 @@ class ShardCopier:
                     )
                 stored = sink.commit()
             except BaseException:
-                _give_up(sink)
+                give_up(sink)
                 run.advance(-moved)
                 raise
         if snapshot.checksum is None:
@@ -273,20 +273,3 @@ class ShardCopier:
             sha256=sha256,
         )
         return stored, sha256
-
-
-def _give_up(sink: Sink) -> None:
-    """Remove what was written, waiting only a little: a storage that does not answer must not hold up a cancelled job.
-
-    What is left then goes with the folder of the unfinished backup (traces).
-    """
-
-    def abort() -> None:
-        try:
-            sink.abort()
-        except BackupmgrError as error:
-            logger.warning("An unfinished upload could not be removed yet: %s", error)
-
-    thread = threading.Thread(target=abort, name="give up upload", daemon=True)
-    thread.start()
-    thread.join(GIVE_UP_SECONDS)

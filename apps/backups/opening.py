@@ -54,7 +54,7 @@ def verify_backup(order: VerifyOrder, run: Run) -> Proof:
     """
     backup = order.backup
     run.phase("planning")
-    store = open_store(backup.storage)
+    store = open_store(backup.storage, abort=run.abort)
     manifest = read_manifest(backup, store, run)
     run.expect(manifest.size_bytes)
     findings = _Findings()

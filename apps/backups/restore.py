@@ -29,7 +29,7 @@ def restore_backup(order: RestoreOrder, run: Run) -> Proof:
     the alias is switched in the end.
     Raises: BackupmgrError with a sentence for the operator; the reason of `run.abort`.
     """
-    store = open_store(order.backup.storage)
+    store = open_store(order.backup.storage, abort=run.abort)
     run.phase("planning")
     manifest = read_manifest(order.backup, store, run)
     with open_fleet(order.cluster, Purpose.RESTORE, run.abort) as fleet:

@@ -18,12 +18,13 @@ from apps.backups.compare import (
 )
 from apps.backups.comparing import Compared, PointsWanted, compare_points
 from apps.backups.fleet import Fleet
+from apps.backups.leftovers import clean_up
 from apps.backups.manifest import Manifest, PartFacts
 from apps.backups.models import Backup, VerificationKind
 from apps.backups.plan import PlanBlocked, RestorePlan
 from apps.backups.run import Run
 from apps.backups.topology import merge
-from apps.backups.traces import CollectionTrace, Traces, clean_up
+from apps.backups.traces import CollectionTrace, Traces
 from apps.backups.transfer import chunks
 from apps.backups.verifications import Proof
 from apps.clusters.models import Cluster

@@ -10,9 +10,10 @@ from time import monotonic
 from django.conf import settings
 
 from apps.backups.evidence import cross_out, note_made, note_request
+from apps.backups.leftovers import clean_up
 from apps.backups.run import Run
 from apps.backups.stamps import find_new_snapshot, is_fresh
-from apps.backups.traces import SnapshotTrace, Traces, clean_up
+from apps.backups.traces import SnapshotTrace, Traces
 from apps.clusters.qdrant import QdrantError, QdrantNode, QdrantUnreachable, create_snapshot
 from apps.core.errors import Conflict, NotFound
 

@@ -6,8 +6,8 @@ import uuid
 from collections.abc import Callable
 from datetime import datetime
 
+from apps.backups.leftovers import retry_leftovers, try_leftover
 from apps.backups.models import Leftover
-from apps.backups.traces import retry_leftovers, try_leftover
 from apps.core.errors import NotFound
 from apps.jobs.events import record
 from apps.jobs.models import Job

@@ -17,7 +17,8 @@ from django.conf import settings
 from django.db import DatabaseError, connection
 from django.utils import timezone
 
-from apps.backups.traces import Traces, clean_up
+from apps.backups.leftovers import clean_up
+from apps.backups.traces import Traces
 from apps.backups.verifications import Asker
 from apps.core.abort import Abort
 from apps.core.errors import BackupmgrError
@@ -199,7 +200,7 @@ class JobRun:
             (self.tell if gone else self.warn)(text, seconds=round(now - began, 3), removed=gone)
             began = now
 
-        clean_up(self.traces, job_id=self.job_id, tell=tell)
+        clean_up(self.traces, job_id=self.job_id, tell=tell, abort=self.abort)
 
     # --- heartbeat -----------------------------------------------------------------------------------------
     def _beat(self) -> None:

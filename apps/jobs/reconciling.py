@@ -17,12 +17,12 @@ from django.contrib.auth.models import AbstractBaseUser
 from django.db import IntegrityError, transaction
 from django.utils import timezone
 
+from apps.backups.leftovers import try_leftover
 from apps.backups.models import Orphan, OrphanState, Reconciliation, ReconciliationStatus
 from apps.backups.reconcile.findings import BrokenRestore, Finding, JobFacts, Limits
 from apps.backups.reconcile.node_scan import NodeScan
 from apps.backups.reconcile.recording import bury_orphan, end_unseen, record_finding
 from apps.backups.reconcile.storage_scan import StorageScan
-from apps.backups.traces import try_leftover
 from apps.clusters.models import Cluster
 from apps.core.errors import BackupmgrError, Conflict
 from apps.jobs.cleaning import is_active, is_busy

@@ -18,10 +18,11 @@ from django.db import DatabaseError, transaction
 from django.utils import timezone
 
 from apps.backups.backup import FinishedBackup, find_finished, make_backup, record_backup
+from apps.backups.leftovers import take_over_leftovers
 from apps.backups.models import Backup, Leftover, LeftoverKind
 from apps.backups.opening import VerifyOrder, verify_backup
 from apps.backups.restore import restore_backup
-from apps.backups.traces import FolderTrace, take_over_leftovers
+from apps.backups.traces import FolderTrace
 from apps.backups.verifications import Proof, record_proof
 from apps.core.errors import BackupmgrError, Unavailable
 from apps.core.text import format_duration, format_size
@@ -129,7 +130,7 @@ def _adopt(run: JobRun) -> FinishedBackup | None:
         if not isinstance(trace, FolderTrace):
             continue
         storage = StorageConfig.objects.filter(pk=trace.storage_id).first()
-        finished = find_finished(storage, trace.path, run.job_id) if storage else None
+        finished = find_finished(storage, trace.path, run.job_id, run.abort) if storage else None
         if finished is not None:
             run.traces.drop(trace)
             run.tell("The attempt before had finished the backup; taking it over.")

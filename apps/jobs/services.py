@@ -13,8 +13,9 @@ from django_q.tasks import async_task
 
 from apps.audit.trail import About, record_action
 from apps.backups.deletion import mark_deleting
+from apps.backups.leftovers import first_retry, leave_behind, try_leftover
 from apps.backups.models import Backup, BackupStatus, Hold, Leftover
-from apps.backups.traces import Traces, first_retry, leave_behind, try_leftover
+from apps.backups.traces import Traces
 from apps.core.errors import BackupmgrError, Conflict, InvalidRequest, NotFound
 from apps.core.text import plural
 from apps.jobs.batches import hold_batch, reopen_batch, settle_batch, settle_batches

@@ -16,7 +16,8 @@ from django.db import transaction
 from django.db.models import F
 from django_q.models import OrmQ
 
-from apps.backups.traces import Traces, leave_behind
+from apps.backups.leftovers import leave_behind
+from apps.backups.traces import Traces
 from apps.jobs.attempts import AttemptOutcome, end_attempt
 from apps.jobs.events import record
 from apps.jobs.lease import startable

@@ -217,6 +217,11 @@ class LocalStore:
     def __repr__(self) -> str:
         return f"<LocalStore {self._root}>"
 
+    @property
+    def is_unsure(self) -> bool:
+        """Never: a call on a folder has ended when it returns."""
+        return False
+
     def sink(self, key: str, size_bytes: int, abort: Abort) -> LocalSink:
         """Begin to write an object. Raises: ObjectExists; StorageFull when the folder has no room for all of it."""
         abort.check()

@@ -28,10 +28,15 @@ class S3Store:
     """A bucket as a Store. The storage's prefix goes in front of every key and shows in none."""
 
     def __init__(
-        self, backend: S3Storage, parts_backend: S3Storage | None = None, *, outage_seconds: float = 0.0
+        self,
+        backend: S3Storage,
+        parts_backend: S3Storage | None = None,
+        *,
+        outage_seconds: float = 0.0,
+        abort: Abort | None = None,
     ) -> None:
         self._backend = backend
-        self._bucket = S3Bucket(backend, parts_backend, outage_seconds=outage_seconds)
+        self._bucket = S3Bucket(backend, parts_backend, outage_seconds=outage_seconds, abort=abort)
 
     def __repr__(self) -> str:
         return f"<S3Store {self._bucket.place}>"
@@ -85,9 +90,9 @@ class S3Store:
 
     def delete(self, key: str) -> None:
         """Remove an object; nothing happens when it is not there."""
-        check_key(key)
-        with self._bucket.translated():
-            self._backend.delete(key)
+        bucket = self._bucket
+        with bucket.translated():
+            bucket.client.delete_object(Bucket=bucket.name, Key=bucket.full(key))
 
     def clear(self, folder: str) -> int:
         """Remove everything below a folder, unfinished uploads included. Returns how many things were removed."""
@@ -129,6 +134,11 @@ class S3Store:
                     return False
                 raise
         return True
+
+    @property
+    def is_unsure(self) -> bool:
+        """Whether a call that makes something visible was broken off by the Abort: it may take effect yet."""
+        return self._bucket.line.unanswered
 
     def presign(self, key: str, seconds: int) -> str:
         """Return an address from which anybody can read the object for `seconds` (seven days at most)."""

@@ -10,10 +10,12 @@ from urllib.parse import urlsplit
 
 from botocore.exceptions import ClientError
 
+from apps.core.abort import Abort
 from apps.core.errors import BackupmgrError
 from apps.storage.errors import BucketMissing, ObjectExists, ObjectMissing
 from apps.storage.keys import check_key
 from apps.storage.s3_errors import FAILURES, code_of, is_missing, storage_error
+from apps.storage.s3_line import Line
 
 if TYPE_CHECKING:
     from storages.backends.s3 import S3Storage
@@ -43,9 +45,17 @@ class S3Bucket:
     """A bucket, seen from below the storage's prefix. Safe to use from several threads."""
 
     def __init__(
-        self, backend: S3Storage, parts_backend: S3Storage | None = None, *, outage_seconds: float = 0.0
+        self,
+        backend: S3Storage,
+        parts_backend: S3Storage | None = None,
+        *,
+        outage_seconds: float = 0.0,
+        abort: Abort | None = None,
     ) -> None:
-        """`parts_backend`: the same without tries of its own, for parts, which the sink sends again by itself."""
+        """`parts_backend`: the same without tries of its own, for parts, which the sink sends again by itself.
+
+        Once `abort` trips, every call ends with its reason, but for those inside `line.undoing`.
+        """
         self.backend = backend
         self.outage_seconds = outage_seconds
         self.name: str = backend.bucket_name
@@ -59,6 +69,11 @@ class S3Bucket:
             self.client: Any = backend.connection.meta.client
             self.part_client: Any = (parts_backend or backend).connection.meta.client
             _ = backend.bucket
+        self.line = Line(abort or Abort())
+        if abort is not None:
+            self.line.bind(self.client)
+            if self.part_client is not self.client:
+                self.line.bind(self.part_client)
 
     @contextmanager
     def translated(self) -> Iterator[None]:

@@ -166,11 +166,12 @@ class S3Sink:
             return
         self._small = b""
         self._given_up = True
-        if self._upload_id:
-            self._abort_upload()
-        if self._maybe_published and self._is_ours(self._bucket.head(self._key)):
-            with self._bucket.translated():
-                self._bucket.client.delete_object(**self._where)
+        with self._bucket.line.undoing():
+            if self._upload_id:
+                self._abort_upload()
+            if self._maybe_published and self._is_ours(self._bucket.head(self._key)):
+                with self._bucket.translated():
+                    self._bucket.client.delete_object(**self._where)
 
     # --- the upload ----------------------------------------------------------------------------------------
     def _create_upload(self) -> str:

@@ -79,6 +79,10 @@ class Source(Protocol):
 class Store(Protocol):
     """An open storage."""
 
+    @property
+    def is_unsure(self) -> bool:
+        """Whether a call that makes something visible was broken off by the Abort: it may take effect yet."""
+
     def sink(self, key: str, size_bytes: int, abort: Abort) -> Sink:
         """Begin to write an object of `size_bytes`. Raises also: ObjectExists."""
 

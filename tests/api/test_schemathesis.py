@@ -26,11 +26,12 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
+from apps.backups.leftovers import leave_behind
 from apps.backups.models import Leftover, Orphan, OrphanKind
 from apps.backups.policies import RetentionPolicy
 from apps.backups.reconcile.findings import Finding
 from apps.backups.reconcile.recording import record_finding
-from apps.backups.traces import FolderTrace, Traces, UploadTrace, leave_behind
+from apps.backups.traces import FolderTrace, Traces, UploadTrace
 from apps.clusters.models import Cluster
 from apps.core.permissions import Scope
 from apps.jobs.operations import NodeOperation, OperationKind, start_operation

@@ -10,19 +10,11 @@ from typing import Any
 import pytest
 from django.utils import timezone
 
+from apps.backups.leftovers import clean_up, leave_behind, retry_leftovers
 from apps.backups.models import Leftover
+from apps.backups.removing import StillThere, remove
 from apps.backups.stamps import find_new_snapshot
-from apps.backups.traces import (
-    CollectionTrace,
-    FolderTrace,
-    SnapshotTrace,
-    StillThere,
-    Traces,
-    clean_up,
-    leave_behind,
-    remove,
-    retry_leftovers,
-)
+from apps.backups.traces import CollectionTrace, FolderTrace, SnapshotTrace, Traces
 from apps.clusters.models import Cluster
 from apps.clusters.qdrant import QdrantNode
 from apps.sandbox import SandboxNode

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 from django.utils import timezone
 
+from apps.backups.removing import remove
 from apps.backups.stamps import begun_at, find_new_snapshot, may_be_of
-from apps.backups.traces import SnapshotTrace, remove
+from apps.backups.traces import SnapshotTrace
 from apps.clusters.models import Cluster
 from apps.clusters.qdrant import QdrantNode, SnapshotDescription
 from apps.sandbox import SandboxNode, server, snapshots

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from django.utils import timezone
 
+from apps.backups.leftovers import retry_leftovers
 from apps.backups.models import Backup
-from apps.backups.traces import retry_leftovers
 from apps.clusters.models import Cluster
 from apps.clusters.qdrant import transfer
 from apps.sandbox import SandboxNode

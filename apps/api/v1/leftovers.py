@@ -13,8 +13,8 @@ from apps.api.fields import EnumField, TimeField
 from apps.api.schema import WHETHER, operation
 from apps.api.v1.paging import PageQuery, PageSerializer, read_page
 from apps.api.views import ApiView
+from apps.backups.leftovers import describe_leftover
 from apps.backups.models import Leftover, LeftoverKind
-from apps.backups.traces import describe_leftover
 from apps.core.errors import NotFound
 from apps.core.permissions import Scope
 from apps.jobs.cleaning import retry_leftover

@@ -11,8 +11,8 @@ from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
+from apps.backups.leftovers import describe_leftover
 from apps.backups.models import Leftover, Orphan, OrphanKind, OrphanState, Reconciliation
-from apps.backups.traces import describe_leftover
 from apps.core.admin_cells import BAD, BUSY, NOTHING, OFF, OK, WARN, ago, state_cell, time_cell
 from apps.core.admin_kit import FactAdmin, demand, may, person
 from apps.core.errors import BackupmgrError
