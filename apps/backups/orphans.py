@@ -82,7 +82,7 @@ class Orphan(UuidModel):
     #: Whether there is proof that it is ours; what is not proved is never removed without a person's word.
     is_ours = models.BooleanField(default=False)
     reason = models.TextField()
-    #: What removes it (traces.py); null when nothing here can.
+    #: What removes it (removing.py); null when nothing here can.
     subject: models.JSONField[Any, Any] = models.JSONField(null=True, blank=True)
     created_at = models.DateTimeField(help_text="When it was first seen")
     last_seen_at = models.DateTimeField()
