@@ -20,6 +20,7 @@ from demolib.children import Child
 from demolib.errors import DemoError
 
 from .api import Api
+from .clock import Clock
 from .database import Database, Postgres, Sqlite
 from .errors import FaultsError
 from .proxy import Proxy
@@ -107,8 +108,7 @@ class Bed:
         self.logs.mkdir(parents=True)
         self._stack = stack
         self._worker_count = 0
-        self.clock = folder / "clock"
-        self.clock.write_text("+0\n")
+        self.clock = Clock(folder)
         self.workers: list[WorkerGroup] = []
         mounts = Mounts()
         stack.callback(mounts.remove)
@@ -260,8 +260,7 @@ class Bed:
             "BACKUPMGR_FIELD_KEYS": "",  # made in the folder
             "BACKUPMGR_LOG_LEVEL": "INFO",
             "DATABASE_URL": self.database.url,
-            "FAKETIME_TIMESTAMP_FILE": str(self.clock),
-            **(clock_settings() if self.needs.clock else {}),
+            **(self.clock.environment() if self.needs.clock else {}),
         }
 
     def _prepare(self) -> str:
@@ -306,14 +305,6 @@ class Bed:
         self.world.plant(list(self.needs.collections))
         # A snapshot of ours made within three seconds of these would have to wait for another name.
         time.sleep(3)
-
-
-def clock_settings() -> dict[str, str]:
-    """Return the environment in which a process's clock can be set. Raises: FaultsError when that cannot be."""
-    found = sorted(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))
-    if not found:
-        raise FaultsError("libfaketime is missing: apt-get install faketime")
-    return {"LD_PRELOAD": str(found[0]), "FAKETIME_NO_CACHE": "1", "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
 
 
 def fresh_folder(folder: Path) -> Path:

@@ -10,7 +10,7 @@ from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from .bed import QUICK, Bed
+from .bed import QUICK
 from .database import Postgres, Sqlite
 from .errors import FaultsError
 from .faults import Fault
@@ -78,14 +78,14 @@ class DataFull(Fault):
 
 @dataclass(frozen=True)
 class ClockSet(Fault):
-    """The clock of the host jumps by so many seconds, and back when the job has ended (libfaketime)."""
+    """The clock of the host jumps by so many seconds, and back when the job has ended."""
 
     by_seconds: int = -3600
     #: Also kill the worker, so that somebody else has to notice that its job is lost.
     kills: bool = False
 
     def strike(self, scene: Scene) -> None:
-        set_clock(scene.bed, self.by_seconds)
+        scene.bed.clock.set(self.by_seconds)
         if self.kills:
             scene.worker.signal_group(signal.SIGKILL)
             scene.worker.wait_gone(10)
@@ -207,10 +207,3 @@ def fill(folder: Path) -> None:
 
 def empty(folder: Path) -> None:
     (folder / "filler").unlink(missing_ok=True)
-
-
-def set_clock(bed: Bed, seconds: int) -> None:
-    """Set the clock of web server and workers, when they were started with `clock_settings`."""
-    temporary = bed.clock.with_suffix(".new")
-    temporary.write_text(f"{seconds:+d}\n")
-    temporary.replace(bed.clock)

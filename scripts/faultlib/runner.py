@@ -11,7 +11,7 @@ from .bed import QUICK, SMALL, Bed
 from .cells import Cell
 from .checker import Checker, Verdict
 from .errors import FaultsError, NotReached
-from .faults_more import empty, set_clock
+from .faults_more import empty
 from .scene import Scene
 
 #: The job may be faster than we are at a point that no proxy sees; so often it is tried again.
@@ -79,7 +79,7 @@ class Runner:
         """Have one worker with these settings, no fault anywhere, the clock right."""
         for proxy in self.bed.proxies():
             proxy.clear()
-        set_clock(self.bed, 0)
+        self.bed.clock.set(0)
         while len(self.bed.workers) > 1:
             self.bed.workers.pop().stop()
         running = [worker for worker in self.bed.workers if worker.is_running]
