@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import signal
 import sys
 import time
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 
@@ -16,10 +18,13 @@ sys.path.insert(1, str(REPOSITORY))
 
 from faultlib import report  # noqa: E402
 from faultlib.bed import Bed, Needs, fresh_folder, remove_folder  # noqa: E402
-from faultlib.cells import BEDS, QUICK_CELLS, Cell, all_cells  # noqa: E402
+from faultlib.cells import QUICK_CELLS, Cell, all_cells, default_cells  # noqa: E402
 from faultlib.errors import FaultsError  # noqa: E402
-from faultlib.runner import Runner  # noqa: E402
+from faultlib.lanes import Lanes, serve  # noqa: E402
 from faultlib.soak import Load, soak  # noqa: E402
+
+#: What two cores bear: most of a cell is waiting, but the processes that a kill takes with it have to start again.
+LANES = 3
 
 
 class Stopped(BaseException):
@@ -31,7 +36,11 @@ def main() -> int:
     options = _options()
     if options.what == "soak":
         return _soak(options)
-    cells = [cell for cell in all_cells() if not options.only or any(word in cell.key for word in options.only)]
+    if options.what == "lane":
+        return _lane(options)
+    # Whoever names cells means all of that name.
+    cells = all_cells() if options.all or options.only else default_cells()
+    cells = [cell for cell in cells if not options.only or any(word in cell.key for word in options.only)]
     if options.quick:
         cells = [cell for cell in cells if cell.key in QUICK_CELLS]
     if options.list:
@@ -50,10 +59,7 @@ def main() -> int:
         return 2
     results: list[report.Result] = []
     try:
-        for bed in BEDS:
-            mine = [cell for cell in cells if cell.bed == bed]
-            if mine:
-                results += _run_bed(bed, mine, folder / bed, options)
+        results = _run(cells, folder, options)
     except Stopped:
         print("Stopped; everything was removed.", file=sys.stderr)
         return 130
@@ -71,21 +77,32 @@ def main() -> int:
     return 1 if any(result.is_red for result in results) else 0
 
 
-def _run_bed(name: str, cells: list[Cell], folder: Path, options: argparse.Namespace) -> list[report.Result]:
-    results = []
-    with ExitStack() as stack:
-        _say(options, f"Making the bed {name!r} for {len(cells)} cells ...")
+def _run(cells: list[Cell], folder: Path, options: argparse.Namespace) -> list[report.Result]:
+    """Run them on lanes. What was red only because it took too long is run once more, alone: see report.Result."""
+    count = max(1, min(options.lanes, len(cells)))
+    _say(options, f"{len(cells)} cells on {count} lane{'s' if count > 1 else ''} ...")
+    with Lanes(folder, count) as lanes:
+        results = lanes.run(cells, lambda result: _say(options, result.line()))
+    slow = [result.cell for result in results if result.is_red and result.is_about_time]
+    if not slow or count == 1:
+        return results
+    _say(options, f"Once more, one by one: {len(slow)} that took too long beside the others ...")
+    with Lanes(folder / "alone", 1) as lanes:
+        alone = {result.cell.key: result for result in lanes.run(slow, lambda result: _say(options, result.line()))}
+    return [replace(alone[result.cell.key], again=True) if result.cell.key in alone else result for result in results]
+
+
+def _lane(options: argparse.Namespace) -> int:
+    """Be a lane of another run (faultlib/lanes.py)."""
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, _stop)
+    with os.fdopen(os.dup(1), "w") as answers:
+        os.dup2(2, 1)
         try:
-            folder.mkdir()
-            runner = Runner(Bed(folder, stack, BEDS[name]))
-        except FaultsError as error:
-            _say(options, f"left out: {error}")
-            return [report.Result(cell, None, str(error)) for cell in cells]
-        for cell in cells:
-            result = report.Result(cell, runner.run(cell))
-            _say(options, result.line())
-            results.append(result)
-    return results
+            serve(options.dir.absolute(), sys.stdin, answers)
+        except Stopped:
+            return 130
+    return 0
 
 
 def _soak(options: argparse.Namespace) -> int:
@@ -117,10 +134,12 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "what",
         nargs="?",
-        choices=["table", "soak"],
+        choices=["table", "soak", "lane"],
         default="table",
-        help="the table, or many workers",
+        help="the table, or many workers (lane: used by the table itself)",
     )
+    parser.add_argument("--all", action="store_true", help="every cell; else each fault at every fourth point of a job")
+    parser.add_argument("--lanes", type=int, default=LANES, help=f"so many cells at the same time ({LANES})")
     parser.add_argument("--quick", action="store_true", help="the small part that scripts/test runs, too")
     parser.add_argument("--write-docs", action="store_true", help="put the result into docs/reliability.md")
     parser.add_argument("--postgres", action="store_true", help="soak: on PostgreSQL instead of SQLite")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from .bed import LARGE, SMALL, Needs
-from .faults import CANCEL, GONE, PROCESSES, WIRE, Fault
+from .faults import CANCEL, GONE, PROCESSES, WIRE, Fault, Signal, WireFault
 from .faults_more import (
     ClockSet,
     DatabaseLocked,
@@ -70,6 +71,7 @@ _CANCEL_POINTS = {
     "restore-folder": (*_PROCESS_POINTS["restore-folder"], "pending", "upload-start", "upload-2", "compare", "aliases"),
     "restore-s3": ("s3-manifest", "s3-verify-open", "s3-verify", "s3-pull", "s3-pull-middle", "recover", "recovered"),
 }  # fmt: skip
+_EVERY = 4
 _ALL_PROCESS_FAULTS = tuple(fault.key for fault in PROCESSES)
 
 
@@ -92,6 +94,24 @@ def all_cells() -> list[Cell]:
     cells = [*_wire(), *_processes(), *_others(), *_cancels()]
     order = list(BEDS)
     return sorted(cells, key=lambda cell: (order.index(cell.bed), sorted(cell.fault.settings.items())))
+
+
+def default_cells() -> list[Cell]:
+    """Return the cells that are run when none are named: all but most of two kinds of which there are many.
+
+    Each fault of the wire and each signal strikes at every fourth point of each kind of job; each begins at another.
+    """
+    kept, seen = [], Counter[tuple[str, str]]()
+    faults = {fault.key: number for number, fault in enumerate([*WIRE, *PROCESSES])}
+    for cell in all_cells():
+        if cell.bed != "main" or not isinstance(cell.fault, WireFault | Signal):
+            kept.append(cell)
+            continue
+        row = (cell.point.table, cell.fault.key)
+        number, seen[row] = seen[row], seen[row] + 1
+        if (number + faults[cell.fault.key]) % _EVERY == 0 or cell.key in QUICK_CELLS:
+            kept.append(cell)
+    return kept
 
 
 def _wire() -> Iterable[Cell]:

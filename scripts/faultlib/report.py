@@ -11,18 +11,30 @@ from .cells import Cell
 from .checker import Verdict
 from .points import POINTS, TABLES
 
+#: How the problems begin that a busy machine alone may cause.
+_ABOUT_TIME = ("cancel took ", "not reached: ", "the cell itself failed: ")
+
 
 @dataclass(frozen=True)
 class Result:
-    """A cell with its verdict; `skipped` says why it was not run."""
+    """A cell with its verdict; `skipped` says why it was not run.
+
+    `again`: the verdict is that of a second run, alone, after the first one had taken too long beside other cells.
+    """
 
     cell: Cell
     verdict: Verdict | None
     skipped: str = ""
+    again: bool = False
 
     @property
     def is_red(self) -> bool:
         return self.verdict is not None and not self.verdict.is_green
+
+    @property
+    def is_about_time(self) -> bool:
+        """Whether everything that is wrong may come from a machine that was too busy."""
+        return self.verdict is not None and all(problem.startswith(_ABOUT_TIME) for problem in self.verdict.problems)
 
     @property
     def mark(self) -> str:
@@ -113,4 +125,7 @@ def summary(results: list[Result], seconds: float) -> str:
         f"{ends['F']} failed with a reason, {ends['X']} cancelled), {red} red"
     )
     left_out = len(results) - len(ran)
+    again = [result.cell.key for result in results if result.again]
+    if again:
+        text += f"; run once more, alone, because it had taken too long beside others: {', '.join(again)}"
     return f"{text}; {left_out} left out." if left_out else f"{text}."
