@@ -127,6 +127,20 @@ def retry_leftovers(
     return gone
 
 
+def bring_forward(*, now: datetime, tolerance: timedelta) -> int:
+    """Have what lies further in the future than its next try may be tried now: the clock was set back."""
+    changed = 0
+    for leftover in Leftover.objects.filter(next_try_at__gt=now + tolerance + _pause(0)):
+        if leftover.next_try_at > now + tolerance + _pause(leftover.tries):
+            same = Leftover.objects.filter(pk=leftover.pk, next_try_at=leftover.next_try_at)
+            changed += same.update(next_try_at=now)
+    return changed
+
+
+def _pause(tries: int) -> timedelta:
+    return min(timedelta(seconds=MAX_RETRY_SECONDS), first_retry() * 2 ** min(tries, 10))
+
+
 def try_leftover(
     leftover: Leftover,
     *,
@@ -141,10 +155,9 @@ def try_leftover(
     down, when the node or the storage cannot be used.
     """
     trace = trace_from(leftover.subject)
-    wait = min(timedelta(seconds=MAX_RETRY_SECONDS), first_retry() * 2 ** min(leftover.tries, 10))
     # Claimed by moving its date.
     claimed = Leftover.objects.filter(pk=leftover.pk, next_try_at=leftover.next_try_at).update(
-        next_try_at=now + wait, tries=leftover.tries + 1
+        next_try_at=now + _pause(leftover.tries), tries=leftover.tries + 1
     )
     if not claimed or (not isinstance(trace, STORED) and is_busy(trace.cluster_id, trace.collection)):
         return False

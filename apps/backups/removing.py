@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from django.conf import settings
 from django.utils import timezone
@@ -26,7 +26,7 @@ from apps.storage.stores import Store, Unfinished
 CLEAN_UP_TIMEOUT_SECONDS = 3.0
 #: A snapshot that was asked for may still appear for so long on a node that (before 1.16) does not tell whether it
 #: makes one; on others for twice the time that the job looked for it.
-PATIENCE_UNTOLD = timedelta(hours=2)
+PATIENCE_UNTOLD_SECONDS = 2 * 3600.0
 
 
 class StillThere(Exception):
@@ -67,8 +67,7 @@ def _remove_folder(trace: FolderTrace, store: Store) -> bool:
     # First what would make half of it look like a backup.
     store.delete(manifest_key(trace.path))
     found = store.clear(trace.path) > 0
-    patience = timedelta(seconds=settings.BACKUPMGR_LOST_ANSWER_SECONDS)
-    if trace.unsure_at and timezone.now() - datetime.fromisoformat(trace.unsure_at) < patience:
+    if trace.unsure_at and _may_still_come(trace.unsure_at, settings.BACKUPMGR_LOST_ANSWER_SECONDS):
         raise StillThere("a call was broken off that the storage may still act on")
     return found
 
@@ -100,8 +99,7 @@ def _remove_collection(node: QdrantNode, trace: CollectionTrace) -> bool:
             if node.count(trace.collection):
                 return False  # we had not sent a point yet: it is somebody else's
         except CollectionNotFound:
-            patience = timedelta(seconds=settings.BACKUPMGR_LOST_ANSWER_SECONDS)
-            if trace.asked_at and timezone.now() - datetime.fromisoformat(trace.asked_at) < patience:
+            if trace.asked_at and _may_still_come(trace.asked_at, settings.BACKUPMGR_LOST_ANSWER_SECONDS):
                 raise StillThere("the node may still create it") from None
             return False
     return node.delete_collection(trace.collection)
@@ -115,15 +113,23 @@ def _remove_snapshot(node: QdrantNode, trace: SnapshotTrace) -> bool:
     except CollectionNotFound:
         return False
     if name is None:
-        age = timezone.now() - datetime.fromisoformat(trace.requested_at)
         running = node.running_snapshots(trace.collection)
         if trace.answered and not running:
             return False
-        patience = timedelta(seconds=2 * settings.BACKUPMGR_LOST_ANSWER_SECONDS)
-        if running or age < (patience if running == 0 else PATIENCE_UNTOLD):
+        patience = 2 * settings.BACKUPMGR_LOST_ANSWER_SECONDS if running == 0 else PATIENCE_UNTOLD_SECONDS
+        if running or _may_still_come(trace.requested_at, patience):
             raise StillThere("the node may still be making it")
         return False
     return _delete_snapshot(node, trace, name)
+
+
+def _may_still_come(asked_at: str, patience_seconds: float) -> bool:
+    """Tell whether what was asked for then may come yet.
+
+    A moment far in the future was written before the clock was set back; waiting for it would take as long as that.
+    """
+    age = (timezone.now() - datetime.fromisoformat(asked_at)).total_seconds()
+    return -patience_seconds <= age < patience_seconds
 
 
 def _delete_snapshot(node: QdrantNode, trace: SnapshotTrace, name: str) -> bool:

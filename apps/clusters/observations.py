@@ -16,7 +16,7 @@ from typing import Any
 
 from django.conf import settings
 from django.db import transaction
-from django.db.models import F
+from django.db.models import F, Q
 
 from apps.clusters.models import Cluster
 from apps.clusters.nodes import resolve_nodes
@@ -68,7 +68,10 @@ def observe_due(*, now: datetime) -> int:
         [ClusterObservation(cluster=cluster, next_check_at=now) for cluster in missing], ignore_conflicts=True
     )
     checked = 0
-    for row in ClusterObservation.objects.filter(next_check_at__lte=now).select_related("cluster"):
+    # What lies further ahead than a check can was written before the clock was set back.
+    too_far = now + 2 * timedelta(seconds=settings.BACKUPMGR_CHECK_SECONDS)
+    due = Q(next_check_at__lte=now) | Q(next_check_at__gt=too_far)
+    for row in ClusterObservation.objects.filter(due).select_related("cluster"):
         mine = ClusterObservation.objects.filter(pk=row.pk, next_check_at=row.next_check_at).update(
             next_check_at=now + timedelta(seconds=settings.BACKUPMGR_CHECK_SECONDS)
         )

@@ -89,8 +89,7 @@ def end_of(job: Job, error: BaseException, now: datetime) -> End:
 
 def write_end(run: JobRun, end: End) -> None:
     """Write it down: job, attempt and story in one transaction. Raises: LeaseLost, and nothing is written then."""
-    seconds = (end.at - run.started_at).total_seconds()
-    data: dict[str, Any] = {"seconds": round(seconds, 3), "bytes": run.bytes_moved}
+    data: dict[str, Any] = {"seconds": round(run.seconds, 3), "bytes": run.bytes_moved}
     if end.failure is not None:
         data |= {"category": end.failure.category, "causes": list(end.failure.causes)}
     if end.again is not None:

@@ -44,7 +44,7 @@ def worker_state(now: datetime) -> WorkerState:
 
 def _alive(now: datetime) -> QuerySet[Worker]:
     patience = timedelta(seconds=max(30.0, 6 * settings.BACKUPMGR_TICK_SECONDS))
-    return Worker.objects.filter(stopped_at=None, seen_at__gt=now - patience)
+    return Worker.objects.filter(stopped_at=None, seen_at__gt=now - patience, seen_at__lt=now + patience)
 
 
 def stuck_sentence(now: datetime) -> str:

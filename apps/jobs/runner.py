@@ -170,7 +170,7 @@ def _finish(run: JobRun, outcome: FinishedBackup | Proof) -> None:
             at=now,
             bytes_moved=run.bytes_moved,
         )
-        seconds = (now - run.started_at).total_seconds()
+        seconds = run.seconds
         record(
             job,
             f"Completed: {format_size(size)} {what} in {format_duration(seconds)}.",

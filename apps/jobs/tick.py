@@ -24,6 +24,7 @@ from apps.jobs.lease import startable
 from apps.jobs.models import EventLevel, Job
 from apps.jobs.operations import look_after_operations
 from apps.jobs.services import look_after_batches, poke
+from apps.jobs.setback import mend_setback
 from apps.jobs.states import JobStatus
 
 #: A job that has waited this long for a delivery gets another one.
@@ -38,6 +39,7 @@ STALE_DELIVERY = timedelta(days=1)
 
 def tick(*, worker: str, now: datetime) -> None:
     """Do one round. Raises: DatabaseError."""
+    mend_setback(now=now)
     take_back_lost(Job.objects.lost(now).values_list("pk", flat=True), now=now)
     take_back_lost(_orphans_of(worker), now=now)
     expire(now=now)

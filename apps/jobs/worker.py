@@ -170,7 +170,12 @@ class Supervisor:
         self._end_retired()
         busy = self._busy()
         waits = len(busy) < settings.BACKUPMGR_WORKERS and startable(now).exists()
-        if not waits or self._waiting_since is None or moved_since(self._waiting_since, worker=self.id):
+        if (
+            not waits
+            or self._waiting_since is None
+            or self._waiting_since > now  # the clock was set back
+            or moved_since(self._waiting_since, worker=self.id)
+        ):
             self._waiting_since = now if waits else None
             return
         if now - self._waiting_since < timedelta(seconds=settings.BACKUPMGR_STUCK_SECONDS):
