@@ -14,8 +14,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from apps.alerts.models import AlertClock, Channel, DeliveryState
 from apps.alerts.outbox import DEAD_DELIVERIES
 from apps.alerts.target_states import TargetStanding, TargetState, read_targets
-from apps.backups.models import Backup, BackupStatus
 from apps.backups.leftovers import DELETE_FAILURES
+from apps.backups.models import Backup, BackupStatus
 from apps.core.tally import tallies
 from apps.protection.judge import Verdict
 from apps.schedules.models import Clock, RetentionRun, Schedule
