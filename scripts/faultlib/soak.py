@@ -178,7 +178,8 @@ def _fair(bed: Bed, jobs: list[str]) -> list[str]:
     first: dict[str, tuple[str, datetime]] = {}
     for key, collection, at in bed.database.rows(
         "SELECT j.id, j.subject_collection, min(e.at) FROM jobs_job j JOIN jobs_jobevent e ON e.job_id = j.id "
-        "WHERE e.message LIKE 'Attempt 1 %' GROUP BY j.id, j.subject_collection"
+        "WHERE e.message LIKE ? GROUP BY j.id, j.subject_collection",
+        "Attempt 1 %",
     ):
         first[str(key)] = (str(collection), at)
     by_collection: dict[str, list[Any]] = {}
