@@ -51,6 +51,13 @@ def recent_verdict(now: datetime) -> Verdict:
     return verdict_now(now)
 
 
+def verdict_since(since: float, now: datetime) -> Verdict:
+    """The verdict that was made at or after `since` (of time.monotonic), else a new one."""
+    with _lock:
+        cached = _cached
+    return cached[1] if cached is not None and cached[0] >= since else verdict_now(now)
+
+
 def forget_verdict() -> None:
     """Judge anew at the next page: something has changed that its reader will look for."""
     global _cached

@@ -94,7 +94,7 @@ def forget_days() -> None:
 def read_days(today: date) -> list[Day]:
     days = {day: Day(day) for day in _days(today)}
     rows = (
-        Job.objects.filter(type__in=BACKUP_TYPES, completed_at__gte=_start(today))
+        Job.objects.filter(type__in=BACKUP_TYPES, completed_at__gte=_start(today), created_at__gte=_asked_since(today))
         .order_by()
         .values_list(UtcDay("completed_at"), "status")
         .annotate(Count("pk"), Sum("bytes_done"), seconds=Sum(Seconds("completed_at", "started_at")))
@@ -154,7 +154,7 @@ def strips(keys: Iterable[tuple[Any, str]], *, max_age_hours: dict[Any, int], no
         condition |= Q(cluster=cluster_id, collection_name__in=names)
     rows = (
         Job.objects.filter(condition, type=JobType.BACKUP, completed_at__gte=_start(today))
-        .filter(status__in=(JobStatus.COMPLETED, JobStatus.FAILED))
+        .filter(created_at__gte=_asked_since(today), status__in=(JobStatus.COMPLETED, JobStatus.FAILED))
         .order_by()
         .values_list("cluster_id", "collection_name", UtcDay("completed_at"), "status")
         .annotate(Count("pk"))
@@ -186,6 +186,11 @@ def _strip(counts: dict[tuple[date, str], int], today: date, max_age_hours: int)
         late = last_good is None or (day - last_good).days > allowed + (day == today)
         days.append(DayOfCollection(day, succeeded, failed, missed=begun and late and not succeeded, before=not begun))
     return Strip(days)
+
+
+def _asked_since(today: date) -> datetime:
+    """What ended in the last days was asked for in them or as long before: a year of jobs stays out by the index."""
+    return _start(today) - timedelta(days=DAYS)
 
 
 def _days(today: date) -> list[date]:

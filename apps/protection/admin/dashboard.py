@@ -5,6 +5,7 @@ Only the database is asked: a cluster that is gone must not hold up the page tha
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
@@ -16,7 +17,7 @@ from django.utils import timezone
 from django.utils.safestring import SafeString
 from django.utils.timezone import localtime
 
-from apps.backups.models import BackupStatus
+from apps.backups.models import Backup, BackupStatus
 from apps.clusters.advisories import advisories_for
 from apps.clusters.models import Cluster
 from apps.core.admin_kit import may
@@ -30,7 +31,7 @@ from apps.jobs.states import ACTIVE, JobStatus
 from apps.protection.admin.beside import next_runs, proof_words
 from apps.protection.admin.frame import WORDS, may_see, protection_cell, shown_verdict
 from apps.protection.admin.steps import collection_address, collections_address, standing_link, step_link
-from apps.protection.facts import verdict_now
+from apps.protection.facts import verdict_since
 from apps.protection.history import Day, Strip, last_days, strips
 from apps.protection.judge import WORST_FIRST, Standing, State, Verdict, group_failures
 from apps.storage.models import StorageConfig
@@ -50,7 +51,8 @@ def dashboard(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
     if not may_see(request):
         return context | {"nothing_to_see": True}
     now = timezone.now()
-    verdict = verdict_now(now)
+    # The page's icon may have asked for it in this very request: then it need not be made twice.
+    verdict = verdict_since(getattr(request, "verdict_asked_at", math.inf), now)
     shown = shown_verdict(request, verdict)
     jobs = Job.objects.select_related("cluster", "storage", "target_cluster").defer("metadata", "checkpoint")
     active = list(jobs.filter(status__in=ACTIVE).order_by("-status", "-created_at", "-id")[: SHOWN + 1])
@@ -211,21 +213,21 @@ def raft_words(raft: dict[str, Any]) -> str:
 
 
 def _storages(now: datetime) -> list[dict[str, Any]]:
-    held = Q(backups__status=BackupStatus.COMPLETED)
-    lately = held & Q(backups__created_at__gt=now - timedelta(days=7))
-    rows = StorageConfig.objects.annotate(
-        count=Count("backups", filter=held),
-        size=Sum("backups__size_bytes", filter=held),
-        added=Sum("backups__size_bytes", filter=lately),
-    ).order_by("name")
-    largest = max((row.size or 0 for row in rows), default=0) or 1
-    return [
-        {
-            "storage": row, "count": row.count, "size": row.size or 0, "added": row.added or 0,
-            "share": round(100 * (row.size or 0) / largest),
-        }
-        for row in rows
-    ]  # fmt: skip
+    lately = Q(created_at__gt=now - timedelta(days=7))
+    held = {
+        storage_id: (count, size, added or 0)
+        for storage_id, count, size, added in Backup.objects.filter(status=BackupStatus.COMPLETED)
+        .order_by()
+        .values_list("storage")
+        .annotate(Count("pk"), Sum("size_bytes"), added=Sum("size_bytes", filter=lately))
+    }
+    largest = max((size for _, size, _ in held.values()), default=0) or 1
+    rows = []
+    for storage in StorageConfig.objects.order_by("name"):
+        count, size, added = held.get(storage.pk, (0, 0, 0))
+        share = round(100 * size / largest)
+        rows.append({"storage": storage, "count": count, "size": size, "added": added, "share": share})
+    return rows
 
 
 def charts(days: list[Day]) -> list[dict[str, Any]]:

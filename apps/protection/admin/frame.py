@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,6 +79,8 @@ def shown_verdict(request: HttpRequest, verdict: Verdict | None = None) -> Shown
     """The verdict that this request shows everywhere: one per request, so that no two parts of a page disagree."""
     found: Shown | None = getattr(request, "shown_verdict", None)
     if found is None or verdict is not None:
+        if verdict is None:
+            request.verdict_asked_at = time.monotonic()  # type: ignore[attr-defined]
         found = Shown(verdict or recent_verdict(timezone.now()))
         request.shown_verdict = found  # type: ignore[attr-defined]
     return found
