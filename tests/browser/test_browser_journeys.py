@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from django.utils import timezone
 
 from apps.backups.models import Backup
 from apps.clusters.models import Cluster
-from apps.jobs.models import Job
+from apps.clusters.observations import observe_cluster
+from apps.jobs.models import Job, Worker
 from apps.storage.models import StorageConfig
 from tests.admin.world import make_backup, make_job
+from tests.schedules.conftest import maker
 from tests.support import Collections
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -151,6 +155,59 @@ def test_each_rung_sees_its_buttons_only_and_is_refused_the_others(
             answer = page.request.post(door, headers={"X-CSRFToken": token}, max_redirects=0)
             assert (answer.status == 403) == (rung < ladder.index(needed)), (group, door, answer.status)
     assert Backup.objects.get().status == "completed"
+
+
+def test_what_operators_ask_is_answered_on_the_overview_or_one_click_away(
+    sign_in: Callable[..., Any], cluster: Cluster, storage: StorageConfig, collections: Collections
+) -> None:
+    """The table of docs/console.md, by the numbers of its questions."""
+    collections.create("products", 30)
+    collections.create("drafts", 5)
+    now = timezone.now()
+    observe_cluster(cluster, now=now)
+    Worker.objects.create(host="here", pid=1, processes=1, started_at=now, seen_at=now + timedelta(hours=1))
+    proven = now - timedelta(days=9)
+    backup = make_backup(cluster, storage, restored_at=proven, checked_at=proven)
+    make_job(cluster, storage, type="restore", backup=backup)
+    make_job(cluster, storage, status="running", phase="copying", bytes_done=40, bytes_total=100)
+    make_job(cluster, storage, "users", status="failed", error="The disk is full.")
+    schedule = maker(cluster)("nightly", now)
+    overview = sign_in()
+
+    def says(address: str, place: str, words: str | re.Pattern[str]) -> None:
+        expect(page.locator(place).first, address).to_contain_text(words)
+
+    page, here = overview, "the overview"
+    says(here, ".bm-verdict-sentence", "drafts")  # 1
+    says(here, "[aria-labelledby=needy]", "It has never been backed up.")  # 2
+    says(here, "[aria-label='Collections by state']", "Overdue")  # 3
+    says(here, "[aria-labelledby=failures-title]", "The disk is full.")  # 4
+    says(here, "#running", "40 B of 100 B")  # 5
+    says(here, "#next-runs", re.compile(r"nightly.+in \d+ (h|min)", re.S))  # 6
+    says(here, "#proof", "1 of 2 proven by a restore in the last 30 days, the oldest proof 9 d ago.")  # 7
+    says(here, "[aria-labelledby=storages-title]", "1.0 MiB in 1 backup, 1.0 MiB of it in the last 7 days")  # 11
+    says(here, "[aria-labelledby=clusters-title]", re.compile(r"Reachable.+Qdrant 1\.18\.3.+Last contact", re.S))  # 15
+
+    links = {
+        f"/admin/clusters/observedcollection/of/?cluster={cluster.pk}&name=products": [
+            ("#content", "Restoring the newest backup takes about"),  # 8
+            ("#backups", "000 points, 1.0 MiB"),  # 17
+        ],
+        f"/admin/backups/backup/{backup.pk}/change/": [
+            ("#content", "main (1.18.3): fits"),  # 18
+            ("#recipe", "Restore without this app"),  # 19
+        ],
+        f"/admin/schedules/schedule/{schedule.pk}/change/": [("#next-runs", "UTC")],  # 14
+        "/admin/schedules/retentionrun/": [("#content", "")],  # 12
+        "/admin/audit/auditentry/": [("#content", "")],  # 13
+        "/admin/alerts/incident/": [("#content", "")],  # 20
+    }
+    linked = overview.eval_on_selector_all("a[href]", "found => found.map(link => link.getAttribute('href'))")
+    assert [address for address in links if address not in linked] == []
+    for address, answers in links.items():
+        page.goto(address)
+        for place, words in answers:
+            says(address, place, words)
 
 
 def test_token_is_shown_once(sign_in: Callable[..., Any]) -> None:
