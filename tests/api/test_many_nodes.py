@@ -97,6 +97,22 @@ def test_snapshot_of_a_collection_on_one_node_says_that_it_is_a_part(api: APICli
     ]
 
 
+def test_snapshot_of_a_replica_that_is_not_active_says_so(api: APIClient, three: SandboxCluster) -> None:
+    three.hold()
+    sick, well = three.holders("films", 0)
+    three.set_replica_state("films", 0, sick, "Partial")
+    where = f"{COLLECTION}/shards/0/snapshots"
+
+    chosen = api.post(where).json()
+    named = api.post(f"{where}?node={three.peer_id(sick)}").json()
+    whole = api.post(f"{COLLECTION}/snapshots?node={three.peer_id(sick)}").json()
+
+    assert chosen["result"]["peer_id"] == three.peer_id(well)
+    assert "warnings" not in chosen
+    words = f"The replica of shard 0 on peer {three.peer_id(sick)} is Partial: this snapshot may lack points of it."
+    assert named["warnings"] == whole["warnings"] == [words]
+
+
 def test_download_and_delete_find_the_node(api: APIClient, three: SandboxCluster) -> None:
     for peer in peers(three):
         made = result_of(api.post(f"{COLLECTION}/snapshots?node={peer}"))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from apps.clusters.nodes import THREADS, ResolvedCluster
 from apps.clusters.qdrant import (
+    ACTIVE,
     CollectionNotFound,
     Endpoint,
     QdrantNode,
@@ -92,6 +93,23 @@ def find_everywhere(nodes: ResolvedCluster, collection: str, shard_id: int | Non
             f"The peers {peers} each have a snapshot {name!r}, and they are not the same: say which one with ?node=."
         )
     return having[0] if having else None
+
+
+def inactive_replicas(endpoint: Endpoint, collection: str, shard_id: int | None) -> tuple[str, ...]:
+    """Say of every replica on the node, or of that of one shard, that it is not Active: Qdrant makes a snapshot of it
+    without a word. Nothing where that cannot be asked.
+    """
+    try:
+        with QdrantNode(endpoint) as node:
+            placement = node.placement(collection)
+    except BackupmgrError:
+        return ()
+    return tuple(
+        f"The replica of shard {shard.shard_id} on peer {placement.peer_id} is {shard.state}: this snapshot may lack "
+        f"points of it."
+        for shard in placement.local_shards
+        if shard.state != ACTIVE and shard_id in (None, shard.shard_id)
+    )
 
 
 def _ask(endpoint: Endpoint, collection: str, shard_id: int | None) -> list[SnapshotDescription] | BackupmgrError:

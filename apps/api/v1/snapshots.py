@@ -22,7 +22,7 @@ from apps.api.fields import EnumField, PeerIdField, TextField
 from apps.api.permissions import caller
 from apps.api.schema import TRUE, operation
 from apps.api.v1.download import download
-from apps.api.v1.everywhere import SnapshotNotSeen, find_everywhere, list_everywhere
+from apps.api.v1.everywhere import SnapshotNotSeen, find_everywhere, inactive_replicas, list_everywhere
 from apps.api.v1.locations import resolve
 from apps.api.v1.passthrough import (
     ChosenNode,
@@ -143,8 +143,9 @@ class _SnapshotsView(_TrackingView):
         with passed_on():
             chosen = self.chosen_node()
             if wait:
+                doubts = inactive_replicas(chosen.endpoint, self.collection, self.shard_id)
                 made = create_snapshot(chosen.endpoint, self.collection, self.shard_id, Abort())
-                return warned(Response(shown_snapshot(made, chosen.peer_id)), self._part_only(chosen))
+                return warned(Response(shown_snapshot(made, chosen.peer_id)), [*self._part_only(chosen), *doubts])
             with QdrantNode(chosen.endpoint) as node:
                 node.snapshots(self.collection, self.shard_id)  # what does not exist is said at once
         return self.accept(OperationKind.CREATE, peer_id=chosen.peer_id)
