@@ -227,6 +227,8 @@ BACKUPMGR_STUCK_SECONDS = env.int("BACKUPMGR_STUCK_SECONDS", default=60)
 BACKUPMGR_STALL_SECONDS = env.int("BACKUPMGR_STALL_SECONDS", default=60)
 # A transfer waits so long, without a byte, for a node or a storage that is away, and then goes on where it broke.
 BACKUPMGR_OUTAGE_SECONDS = env.int("BACKUPMGR_OUTAGE_SECONDS", default=300)
+# What all transfers of a job may hold in memory together, in MiB, however many nodes and shards are under way at once.
+BACKUPMGR_BUFFER_MB = env.int("BACKUPMGR_BUFFER_MB", default=96)
 # Time for one small request to Qdrant (not for snapshots: those take as long as they take).
 BACKUPMGR_QDRANT_TIMEOUT_SECONDS = env.int("BACKUPMGR_QDRANT_TIMEOUT_SECONDS", default=30)
 # Time for the calls in which a node makes or restores one snapshot.
@@ -265,6 +267,8 @@ if BACKUPMGR_WORKERS < 1 or BACKUPMGR_LEASE_SECONDS < 3 or BACKUPMGR_TICK_SECOND
         "BACKUPMGR_CHECK_SECONDS 0 or more."
     )
 
+if BACKUPMGR_BUFFER_MB < 1:
+    raise ImproperlyConfigured("BACKUPMGR_BUFFER_MB must be 1 or more.")
 if not all(0 <= delay <= 86400 for delay in BACKUPMGR_RETRY_DELAYS_SECONDS):
     raise ImproperlyConfigured("BACKUPMGR_RETRY_DELAYS_SECONDS lists seconds, each 0 to 86400 (a day).")
 

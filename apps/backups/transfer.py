@@ -4,8 +4,9 @@
       ▲                                                   │
       └──────────────── ring of buffers ◀─────────────────┘
 
-The ring bounds the memory: `sink.concurrency + 2` buffers of `sink.part_size`. Reading, hashing and writing release
-the interpreter lock, so the three overlap on two cores.
+The ring bounds the memory: at most `sink.concurrency + 2` buffers of `sink.part_size`, taken from the budget that all
+transfers of the process share (buffers.py). Reading, hashing and writing release the interpreter lock, so the three
+overlap on two cores.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
+from apps.backups.buffers import BUDGET, Share
 from apps.core.abort import Abort
 from apps.core.errors import Unavailable
 from apps.storage.stores import Sink, StoredObject
@@ -64,23 +66,27 @@ class _Pump:
         self._abort = abort
         self._on_bytes = on_bytes
         self._hash = hashlib.sha256()
-        buffer_size = min(sink.part_size, max(size_bytes, 1))
+        self._buffer_size = min(sink.part_size, max(size_bytes, 1))
         parts = -(-size_bytes // sink.part_size)
+        self._most_buffers = min(sink.concurrency + 2, max(parts, 1))
+        self._buffers = 0
         self._ring: queue.SimpleQueue[bytearray] = queue.SimpleQueue()
-        for _ in range(min(sink.concurrency + 2, max(parts, 1))):
-            self._ring.put(bytearray(buffer_size))
         self._to_hash: queue.SimpleQueue[Piece | None] = queue.SimpleQueue()
         self._to_write: queue.SimpleQueue[Piece | None] = queue.SimpleQueue()
         self._failure: BaseException | None = None
         self._lock = threading.Lock()
 
     def run(self) -> str:
+        with BUDGET.share(self._buffer_size) as share:
+            return self._run(share)
+
+    def _run(self, share: Share) -> str:
         writers = [threading.Thread(target=self._write, daemon=True) for _ in range(self._sink.concurrency)]
         threads = [threading.Thread(target=self._digest, daemon=True), *writers]
         for thread in threads:
             thread.start()
         try:
-            self._read()
+            self._read(share)
             self._to_hash.put(None)
             for thread in threads:
                 while thread.is_alive():
@@ -94,10 +100,10 @@ class _Pump:
         self._check()
         return self._hash.hexdigest()
 
-    def _read(self) -> None:
+    def _read(self, share: Share) -> None:
         left, number = self._size, 0
         while left:
-            buffer = self._free_buffer()
+            buffer = self._free_buffer(share)
             wanted = min(len(buffer), left)
             got = self._source.readinto(memoryview(buffer)[:wanted])
             if got < wanted:
@@ -106,13 +112,25 @@ class _Pump:
             left -= got
             number += 1
 
-    def _free_buffer(self) -> bytearray:
+    def _free_buffer(self, share: Share) -> bytearray:
+        """Return a buffer that is free again, or a new one, whichever comes first; wait while there is neither."""
         while True:
             self._check()
             try:
-                return self._ring.get(timeout=POLL_SECONDS)
+                buffer = self._ring.get_nowait()
             except queue.Empty:
-                continue
+                if self._buffers < self._most_buffers and share.take():
+                    self._buffers += 1
+                    return bytearray(self._buffer_size)
+                try:
+                    buffer = self._ring.get(timeout=POLL_SECONDS)
+                except queue.Empty:
+                    continue
+            if not share.is_above:
+                return buffer
+            del buffer
+            self._buffers -= 1
+            share.give()
 
     def _digest(self) -> None:
         while (piece := self._to_hash.get()) is not None and self._failure is None:
