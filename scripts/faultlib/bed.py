@@ -28,7 +28,7 @@ from .workers import WorkerGroup
 from .world import BucketKeys, World
 
 SMALL, LARGE = "films", "archive"
-_READY_SECONDS = 60.0
+_READY_SECONDS = 120.0
 _BACKUPS = "SELECT b.id, b.path, s.name FROM backups_backup b JOIN storage_storageconfig s ON s.id = b.storage_id"
 _DATA_MIB, _TIGHT_MIB = 64, 12
 _LIBRARY = Path(__file__).resolve().parent

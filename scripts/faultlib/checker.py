@@ -16,9 +16,9 @@ from .world import Wrong
 #: How long a job may go on before it counts as one that never ends by itself (with the short times of bed.QUICK).
 END_SECONDS = 75.0
 #: How long what could not be removed at once may take to go.
-CLEAN_SECONDS = 30.0
+CLEAN_SECONDS = 45.0
 #: How long the next job may take.
-NEXT_SECONDS = 40.0
+NEXT_SECONDS = 75.0
 _SECRETS = re.compile(r"X-Amz-|Signature=|Traceback")
 _INTERNAL = "An internal error stopped"
 

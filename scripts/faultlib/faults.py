@@ -91,7 +91,7 @@ class WireFault(Fault):
         """Wait until it has struck. Raises: NotReached."""
         rule = scene.rule
         assert rule is not None
-        deadline = time.monotonic() + 25
+        deadline = time.monotonic() + 45
         while not rule.fired:
             if time.monotonic() > deadline or scene.facts()[0] in ("completed", "failed", "cancelled"):
                 time.sleep(0.1)

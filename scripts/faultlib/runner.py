@@ -95,6 +95,18 @@ class Runner:
 
     def calm(self) -> None:
         """After a red cell: end what still runs and remove what is there: the next cell starts like any other."""
+        self._end_jobs()
+        self.bed.stop_workers()
+        with suppress(FaultsError):
+            self.bed.wipe(self.pristine)
+        self._settings = {}
+
+    def tidy(self) -> None:
+        """As `calm`, and the worker stays."""
+        self._end_jobs()
+        self.bed.wipe(self.pristine)
+
+    def _end_jobs(self) -> None:
         bed = self.bed
         for proxy in bed.proxies():
             proxy.clear()
@@ -107,10 +119,6 @@ class Runner:
             deadline = time.monotonic() + 20
             while self._active() and time.monotonic() < deadline:
                 time.sleep(0.2)
-        bed.stop_workers()
-        with suppress(FaultsError):
-            bed.wipe(self.pristine)
-        self._settings = {}
 
     def _active(self) -> list[str]:
         found = []

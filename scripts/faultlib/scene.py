@@ -16,7 +16,7 @@ from .rules import Action, Rule, Where
 from .wire_faults import Hold
 from .workers import WorkerGroup
 
-_REACH_SECONDS = 25.0
+_REACH_SECONDS = 45.0
 _COPY = "copy"
 
 

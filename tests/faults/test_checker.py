@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,14 +14,7 @@ from faultlib.runner import Runner
 from faultlib.scene import Scene
 from faultlib.wire_faults import Answer, Hold
 
-pytestmark = [
-    pytest.mark.worker,
-    pytest.mark.s3,
-    pytest.mark.xdist_group("faults"),
-    pytest.mark.skipif(
-        not os.environ.get("BACKUPMGR_TEST_FAULTS"), reason="takes minutes: BACKUPMGR_TEST_FAULTS=1 runs it"
-    ),
-]
+pytestmark = [pytest.mark.worker, pytest.mark.s3, pytest.mark.xdist_group("faults"), pytest.mark.timeout(600)]
 
 
 class Case:
@@ -31,16 +23,26 @@ class Case:
     def __init__(self, runner: Runner, table: str, point: str = "plan") -> None:
         self.runner = runner
         self.bed = runner.bed
-        runner.make_ready()
         self.before = self.bed.world.state()
         self.checker = Checker(self.bed, self.before)
         self.scene = Scene(self.bed, POINTS[table][point], runner.base, {})
         self.job: dict[str, Any] = {}
+        self.after: dict[str, str] = {}
 
     def run(self) -> Case:
         self.scene.job_id = self.scene.create_job()
-        self.job = self.bed.api.wait(self.scene.job_id, 60)
+        self.job = self.bed.api.wait(self.scene.job_id, 120)
         assert self.job["status"] == "completed", self.job["error"]
+        return self
+
+    def planted(self) -> str:
+        """Return the one thing that is there and was not there after the job; removed again."""
+        [name] = self.bed.world.state().keys() - self.after.keys()
+        self.bed.world.remove(name)
+        return name
+
+    def settle(self) -> Case:
+        self.after = self.bed.world.state()
         return self
 
     @property
@@ -48,97 +50,131 @@ class Case:
         return next(backup for backup in self.bed.api.backups() if backup["job_id"] == self.job["id"])
 
 
-@pytest.fixture
-def clean(runner: Runner, monkeypatch: pytest.MonkeyPatch) -> Iterator[Runner]:
+@pytest.fixture(autouse=True)
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checker_module, "CLEAN_SECONDS", 0.5)
+
+
+@pytest.fixture
+def clean(runner: Runner) -> Iterator[Runner]:
+    runner.make_ready()
     yield runner
-    runner.calm()
+    runner.tidy()
 
 
-@pytest.mark.parametrize("table", ["backup-folder", "restore-folder", "restore-s3"])
+def _done(runner: Runner, table: str) -> Iterator[Case]:
+    runner.make_ready()
+    yield Case(runner, table).run().settle()
+    runner.tidy()
+
+
+@pytest.fixture(scope="class")
+def backed_up(runner: Runner) -> Iterator[Case]:
+    yield from _done(runner, "backup-folder")
+
+
+@pytest.fixture(scope="class")
+def restored(runner: Runner) -> Iterator[Case]:
+    yield from _done(runner, "restore-folder")
+
+
+class TestOfABackup:
+    """What is planted beside a completed backup, and taken away again."""
+
+    def test_a_snapshot_left_on_the_node(self, backed_up: Case) -> None:
+        backed_up.bed.world.call("POST", f"/collections/{SMALL}/shards/1/snapshots?wait=true")
+
+        [problem] = backed_up.checker.leftovers(backed_up.scene, backed_up.job)
+
+        assert problem.startswith(f"left lying about: snapshot {SMALL}/shards/1/")
+        assert problem.endswith(backed_up.planted())
+
+    def test_an_unfinished_file_in_the_folder(self, backed_up: Case) -> None:
+        place = backed_up.bed.storages["folder"] / "main" / SMALL / "20990101T000000Z-ours"
+        place.mkdir()
+        (place / "shard-0.snapshot.0123456789abcdef.part").write_text("half")
+
+        [problem] = backed_up.checker.leftovers(backed_up.scene, backed_up.job)
+
+        assert problem == f"left lying about: {backed_up.planted()}"
+        place.rmdir()
+
+    def test_an_upload_left_open_in_the_bucket(self, backed_up: Case) -> None:
+        backed_up.bed.world.open_upload(f"main/{SMALL}/20990101T000000Z-ours/shard-0.snapshot")
+
+        [problem] = backed_up.checker.leftovers(backed_up.scene, backed_up.job)
+
+        assert problem == f"left lying about: {backed_up.planted()}"
+        assert "upload " in problem
+
+    def test_a_stored_part_that_was_altered(self, backed_up: Case) -> None:
+        part = backed_up.bed.storages["folder"] / backed_up.backup["path"] / "shard-0.snapshot"
+        whole = part.read_bytes()
+        data = bytearray(whole)
+        data[len(data) // 2] ^= 1
+        part.write_bytes(data)
+
+        [problem] = backed_up.checker.truth(backed_up.scene, backed_up.job)
+
+        assert "not restorable: shard-0.snapshot is not what its manifest says" in problem
+        part.write_bytes(whole)
+        assert backed_up.checker.truth(backed_up.scene, backed_up.job) == []
+
+    def test_a_backup_that_is_listed_and_lacks_a_part(self, backed_up: Case) -> None:
+        part = backed_up.bed.storages["folder"] / backed_up.backup["path"] / "shard-1.snapshot"
+        aside = part.rename(backed_up.bed.folder / "aside")
+
+        [problem] = backed_up.checker.listed()
+
+        assert "listed, but not whole" in problem
+        assert "shard-1.snapshot" in problem
+        aside.rename(part)
+        assert backed_up.checker.listed() == []
+
+    def test_a_backup_that_is_listed_although_its_job_failed(self, backed_up: Case) -> None:
+        [problem] = backed_up.checker.truth(backed_up.scene, {**backed_up.job, "status": "failed"})
+
+        assert problem.startswith("failed, but the backup ")
+
+    def test_a_next_job_that_does_not_run(self, backed_up: Case) -> None:
+        where = POINTS["backup-folder"]["plan"].aimed(SMALL).where
+        assert where is not None
+        backed_up.bed.node_proxy.add(where, Answer(500), times=None)
+
+        [problem] = backed_up.checker.next_job(backed_up.scene)
+
+        backed_up.bed.node_proxy.clear()
+        assert problem.startswith("the next job did not complete")
+
+
+class TestOfARestore:
+    """What is wrong with a completed restore."""
+
+    def test_nothing_when_nothing_was_done_to_it(self, restored: Case) -> None:
+        assert restored.checker.truth(restored.scene, restored.job) == []
+        assert restored.checker.leftovers(restored.scene, restored.job) == []
+
+    def test_a_collection_that_a_failed_one_left_half_filled(self, restored: Case) -> None:
+        [alias, collection] = sorted(restored.checker.leftovers(restored.scene, {**restored.job, "status": "failed"}))
+
+        assert "left lying about: alias" in alias
+        assert "left lying about: collection copy" in collection
+
+    def test_a_point_that_differs(self, restored: Case) -> None:
+        body = {"points": [3], "payload": {"city": "elsewhere"}}
+        restored.bed.world.call("POST", "/collections/copy/points/payload?wait=true", body)
+
+        [problem] = restored.checker.truth(restored.scene, restored.job)
+
+        assert problem.startswith("completed, but the points differ")
+
+
+@pytest.mark.parametrize("table", ["backup-folder", "restore-s3"])
 def test_nothing_is_wrong_with_a_job_that_nothing_was_done_to(clean: Runner, table: str) -> None:
     case = Case(clean, table).run()
 
     assert case.checker.judge(case.scene, ("completed",)).problems == []
     assert clean.bed.world.state() == case.before
-
-
-def test_a_snapshot_left_on_the_node(clean: Runner) -> None:
-    case = Case(clean, "backup-folder").run()
-    clean.bed.world.call("POST", f"/collections/{SMALL}/shards/1/snapshots?wait=true")
-
-    [problem] = case.checker.leftovers(case.scene, case.job)
-
-    assert problem.startswith(f"left lying about: snapshot {SMALL}/shards/1/")
-
-
-def test_an_upload_left_open_in_the_bucket(clean: Runner) -> None:
-    case = Case(clean, "restore-s3").run()
-    clean.bed.world.open_upload(f"main/{SMALL}/20990101T000000Z-ours/shard-0.snapshot")
-
-    [problem] = case.checker.leftovers(case.scene, case.job)
-
-    assert problem.startswith("left lying about: upload ")
-
-
-def test_an_unfinished_file_in_the_folder(clean: Runner) -> None:
-    case = Case(clean, "backup-folder").run()
-    place = clean.bed.storages["folder"] / "main" / SMALL / "20990101T000000Z-ours"
-    place.mkdir()
-    (place / "shard-0.snapshot.0123456789abcdef.part").write_text("half")
-
-    [problem] = case.checker.leftovers(case.scene, case.job)
-
-    assert "left lying about: file folder:" in problem
-
-
-def test_a_collection_that_a_failed_restore_left_half_filled(clean: Runner) -> None:
-    case = Case(clean, "restore-folder").run()
-
-    [alias, collection] = sorted(case.checker.leftovers(case.scene, {**case.job, "status": "failed"}))
-
-    assert "left lying about: alias" in alias
-    assert "left lying about: collection copy" in collection
-
-
-def test_a_point_that_differs(clean: Runner) -> None:
-    case = Case(clean, "restore-folder").run()
-    body = {"points": [3], "payload": {"city": "elsewhere"}}
-    clean.bed.world.call("POST", "/collections/copy/points/payload?wait=true", body)
-
-    [problem] = case.checker.truth(case.scene, case.job)
-
-    assert problem.startswith("completed, but the points differ")
-
-
-def test_a_stored_part_that_was_altered(clean: Runner) -> None:
-    case = Case(clean, "backup-folder").run()
-    part = clean.bed.storages["folder"] / case.backup["path"] / "shard-0.snapshot"
-    data = bytearray(part.read_bytes())
-    data[len(data) // 2] ^= 1
-    part.write_bytes(data)
-
-    [problem] = case.checker.truth(case.scene, case.job)
-
-    assert "not restorable: shard-0.snapshot is not what its manifest says" in problem
-
-
-def test_a_backup_that_is_listed_and_lacks_a_part(clean: Runner) -> None:
-    case = Case(clean, "backup-folder").run()
-    (clean.bed.storages["folder"] / case.backup["path"] / "shard-1.snapshot").unlink()
-
-    [problem] = case.checker.listed()
-
-    assert "listed, but not whole" in problem
-    assert "shard-1.snapshot" in problem
-
-
-def test_a_backup_that_is_listed_although_its_job_failed(clean: Runner) -> None:
-    case = Case(clean, "backup-folder").run()
-
-    [problem] = case.checker.truth(case.scene, {**case.job, "status": "failed"})
-
-    assert problem.startswith("failed, but the backup ")
 
 
 @pytest.mark.parametrize("kind", ["snapshot", "file", "object", "upload"])
@@ -179,15 +215,6 @@ def test_an_end_that_is_not_true(clean: Runner, job: dict[str, Any], words: str)
     case = Case(clean, "backup-folder")
 
     assert any(words in problem for problem in case.checker.end(job, ("completed", "failed")))
-
-
-def test_a_next_job_that_does_not_run(clean: Runner) -> None:
-    case = Case(clean, "backup-folder").run()
-    clean.bed.node_proxy.add(POINTS["backup-folder"]["plan"].aimed(SMALL).where, Answer(500), times=None)
-
-    [problem] = case.checker.next_job(case.scene)
-
-    assert problem.startswith("the next job did not complete")
 
 
 def test_a_cell_whose_point_is_never_reached_is_red(clean: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
