@@ -181,15 +181,33 @@ class S3Sink:
             if self._checksums:
                 try:
                     # AWS takes checksums of parts only when the upload was begun with their algorithm.
-                    return client.create_multipart_upload(
+                    begun = client.create_multipart_upload(
                         **self._where, **options, ChecksumAlgorithm="CRC32", ChecksumType="FULL_OBJECT"
-                    )["UploadId"]
+                    )
+                    return self._only(begun)
                 except ClientError as error:
                     if not is_refused_option(error):
                         raise
-            identifier = client.create_multipart_upload(**self._where, **options)["UploadId"]
+            begun = client.create_multipart_upload(**self._where, **options)
             self._forgo_checksums()  # only once it worked without: the refusal was about them
+            return self._only(begun)
+
+    def _only(self, begun: dict[str, Any]) -> str:
+        """Return the id of the upload; one whose answer got lost, so that it was begun again, is ended."""
+        identifier: str = begun["UploadId"]
+        if not begun.get("ResponseMetadata", {}).get("RetryAttempts"):
             return identifier
+        client, key = self._bucket.client, self._where["Key"]
+        try:
+            found = client.list_multipart_uploads(Bucket=self._bucket.name, Prefix=key).get("Uploads", [])
+            for upload in found:  # nobody else writes under a key of this attempt
+                if upload["Key"] == key and upload["UploadId"] != identifier:
+                    client.abort_multipart_upload(**self._where, UploadId=upload["UploadId"])
+        except ClientError as error:
+            # A server that cannot list them, or has ended it already.
+            if not is_refused_option(error) and code_of(error) not in {"NoSuchUpload", "404"}:
+                raise
+        return identifier
 
     def _upload(self, number: int, view: memoryview, crc: int) -> str:
         """Send a part, and again when that breaks off: the parts that have arrived stay. Returns its ETag."""

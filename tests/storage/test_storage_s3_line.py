@@ -24,7 +24,7 @@ sys.path.insert(1, str(REPOSITORY / "scripts"))
 
 from faultlib.proxy import Proxy
 from faultlib.rules import Moment, Where
-from faultlib.wire_faults import Hold, s3_says
+from faultlib.wire_faults import Hold, Truncate, s3_says
 
 pytestmark = pytest.mark.s3
 
@@ -157,6 +157,17 @@ def test_a_small_object_whose_answer_is_not_waited_for_goes_again(line: Line, mo
     assert line.store.is_unsure
     assert line.direct.stat(key) is None
     hold.release()
+
+
+def test_an_upload_whose_answer_was_lost_is_ended_when_it_is_begun_again(line: Line) -> None:
+    rule = line.proxy.add(Where("POST", ".*[?]uploads", Moment.DOWNLOAD, at=0.5), Truncate())
+
+    sink = line.store.sink(KEY, 20 * MIB, line.abort)
+
+    assert rule.fired == 1
+    assert len(list(line.direct.unfinished("c"))) == 1
+    sink.abort()
+    assert list(line.direct.unfinished("c")) == []
 
 
 def test_giving_up_does_not_wait_for_a_server_that_says_nothing(line: Line) -> None:
