@@ -18,6 +18,7 @@ from django.utils.safestring import SafeString
 
 from apps.audit.trail import record_action
 from apps.backups.catalogue import rescan
+from apps.backups.deletion import lock_words
 from apps.backups.models import Backup, BackupStatus, Leftover, Part
 from apps.backups.origin import origin_of
 from apps.backups.parts_page import send_manifest, stream_part
@@ -315,7 +316,7 @@ def kept_because(backup: Backup, now: datetime) -> list[str]:
         owner = f" by {hold.created_by.get_username()}" if hold.created_by else ""
         said.append(f"Held{owner}{f' until {exact(hold.until)}' if hold.until else ''}: {hold.reason}")
     if backup.locked_until and backup.locked_until > now:
-        said.append(f"Its storage keeps it locked until {exact(backup.locked_until)}.")
+        said.append(f"Its storage keeps it {lock_words(backup.locked_until)}.")
     if backup.delete_at:
         said.append(f"Retention let it go ({backup.expire_reason}); it is deleted after {exact(backup.delete_at)}.")
     elif backup.policy is not None:

@@ -6,13 +6,16 @@ Design: a crash at any point before the manifest leaves garbage that `traces` kn
 from __future__ import annotations
 
 import hashlib
+import logging
 import uuid
 from dataclasses import dataclass
+from datetime import datetime
 
 from django.db import IntegrityError, transaction
 
 from apps.backups.compare import config_differences, schema_differences
 from apps.backups.copying import copy_shards
+from apps.backups.deletion import lock_of
 from apps.backups.fleet import Fleet, demand_health, open_fleet
 from apps.backups.manifest import Manifest, ManifestInvalid, ReplicaFacts, parse_manifest
 from apps.backups.models import Backup, Part
@@ -25,11 +28,13 @@ from apps.clusters.qdrant import CollectionInfo, QdrantTimeout, QdrantUnreachabl
 from apps.core.abort import Abort
 from apps.core.errors import Unavailable
 from apps.core.text import plural
-from apps.storage.errors import ObjectExists, ObjectMissing
+from apps.storage.errors import ObjectExists, ObjectMissing, StorageError
 from apps.storage.keys import MANIFEST_MAX_BYTES, backup_folder, manifest_key, snapshot_name
 from apps.storage.models import StorageConfig
 from apps.storage.services import open_store
 from apps.storage.stores import Store
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +54,8 @@ class FinishedBackup:
     manifest: Manifest
     manifest_sha256: str
     path: str
+    #: The storage itself keeps it until then; None when it does not, or did not say.
+    locked_until: datetime | None = None
 
 
 def make_backup(order: BackupOrder, run: Run) -> FinishedBackup:
@@ -190,9 +197,20 @@ def _commit(manifest: Manifest, store: Store, folder: str, trace: FolderTrace, r
     data = manifest.to_bytes()
     run.confirm()
     store.put(manifest_key(folder), data)
-    finished = FinishedBackup(manifest=manifest, manifest_sha256=sha256_of(data), path=folder)
+    finished = finish(manifest, data, folder, store)
     run.traces.drop(trace)
     return finished
+
+
+def finish(manifest: Manifest, data: bytes, folder: str, store: Store) -> FinishedBackup:
+    """Return the backup whose manifest (`data`) stands in the folder, with what the storage says of its lock."""
+    try:
+        until = lock_of(store, [manifest_key(folder), *(f"{folder}/{part.file}" for part in manifest.parts)])
+    except StorageError as error:
+        # It is a backup all the same; its deletion asks again.
+        logger.info("Whether %s is locked cannot be told: %s", folder, error)
+        until = None
+    return FinishedBackup(manifest=manifest, manifest_sha256=sha256_of(data), path=folder, locked_until=until)
 
 
 def sha256_of(data: bytes) -> str:
@@ -206,14 +224,15 @@ def find_finished(
 
     Raises: StorageError; the reason of `abort`.
     """
+    store = open_store(storage, abort=abort)
     try:
-        data = open_store(storage, abort=abort).get(manifest_key(path), MANIFEST_MAX_BYTES)
+        data = store.get(manifest_key(path), MANIFEST_MAX_BYTES)
         manifest = parse_manifest(data)
     except (ObjectMissing, ManifestInvalid):
         return None
     if manifest.job_id != str(job_id):
         return None
-    return FinishedBackup(manifest=manifest, manifest_sha256=sha256_of(data), path=path)
+    return finish(manifest, data, path, store)
 
 
 def record_backup(finished: FinishedBackup, *, storage: StorageConfig, cluster: Cluster | None) -> Backup:
@@ -250,6 +269,7 @@ def _enter(finished: FinishedBackup, storage: StorageConfig, cluster: Cluster | 
         manifest_sha256=finished.manifest_sha256,
         started_at=manifest.started_at,
         created_at=manifest.created_at,
+        locked_until=finished.locked_until,
     )
     Part.objects.bulk_create(
         Part(

@@ -8,7 +8,7 @@ from datetime import datetime
 
 from django.db import transaction
 
-from apps.backups.backup import FinishedBackup, record_backup
+from apps.backups.backup import FinishedBackup, finish, record_backup
 from apps.backups.manifest import Manifest, ManifestInvalid, ManifestTooNew, parse_manifest
 from apps.backups.models import Backup, BackupStatus, Leftover
 from apps.clusters.models import Cluster
@@ -83,7 +83,7 @@ def _take(
         known.delete()
         known = None
     if known is None:
-        known = enter(FinishedBackup(manifest=manifest, manifest_sha256=digest, path=folder), storage, store)
+        known = enter(finish(manifest, data, folder, store), storage, store)
         if known is None:
             return
         result.added += 1

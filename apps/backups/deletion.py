@@ -10,15 +10,16 @@ anybody, another installation or a lost catalogue included.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 
 from django.contrib.auth.models import AbstractBaseUser
 
 from apps.backups.models import Backup, BackupStatus, Leftover, LeftoverKind
-from apps.core.errors import Unavailable
+from apps.core.errors import Conflict, Unavailable
 from apps.storage.keys import manifest_key
-from apps.storage.stores import Store
+from apps.storage.stores import WITHOUT_END, Store
 
 #: What the row says until it is gone.
 DELETING_REASON = "It is being deleted."
@@ -26,6 +27,18 @@ DELETING_REASON = "It is being deleted."
 
 class StillListed(Unavailable):
     """The storage took the deletion and shows the object all the same."""
+
+
+class StillLocked(Conflict):
+    """The storage itself keeps what is to be deleted; `not_before` is when to try again."""
+
+    def __init__(self, sentence: str, not_before: datetime) -> None:
+        super().__init__(sentence)
+        self.not_before = not_before
+
+
+#: A lock without an end (a legal hold) is looked at again after this.
+LOOK_AGAIN = timedelta(days=1)
 
 
 @dataclass(frozen=True)
@@ -68,10 +81,12 @@ def mark_deleting(
 def erase(backup: Backup, store: Store) -> None:
     """Remove what the storage holds of the backup; what somebody else put into its folder stays.
 
-    Raises: StorageError, StillListed; call it again then.
+    Nothing of it goes as long as the storage keeps any of it locked. Raises: StorageError, StillListed, StillLocked;
+    call it again then.
     """
     manifest = manifest_key(backup.path)
     parts = list(backup.parts.order_by("shard_id").values_list("key", flat=True))
+    _refuse_while_locked(backup, lock_of(store, [manifest, *parts]))
     store.delete(manifest)
     if store.stat(manifest) is not None:
         # Nothing else may go before it: that would leave half a backup that looks whole.
@@ -84,6 +99,38 @@ def erase(backup: Backup, store: Store) -> None:
     for key in parts:
         if store.stat(key) is not None:
             raise StillListed(f"{key} is still there although the storage took its deletion: check its rules.")
+
+
+def lock_of(store: Store, keys: Iterable[str]) -> datetime | None:
+    """Return until when the storage keeps the last of these objects, None when it keeps none. Raises: StorageError."""
+    return max(filter(None, (store.locked_until(key) for key in keys)), default=None)
+
+
+def refresh_lock(backup: Backup, store: Store) -> datetime | None:
+    """Ask the storage until when it keeps the backup locked, and write that down. Raises: StorageError.
+
+    A storage that names no date may only hide it from our keys: then the one that it named before counts.
+    """
+    until = lock_of(store, [manifest_key(backup.path), *backup.parts.values_list("key", flat=True)])
+    if until is None and backup.locked_until is not None and backup.locked_until < WITHOUT_END:
+        return backup.locked_until
+    Backup.objects.filter(pk=backup.pk).update(locked_until=until)
+    return until
+
+
+def lock_words(until: datetime) -> str:
+    """'locked until 2026-01-02 12:00 UTC', 'locked by a legal hold'"""
+    return "locked by a legal hold" if until >= WITHOUT_END else f"locked until {until:%Y-%m-%d %H:%M} UTC"
+
+
+def _refuse_while_locked(backup: Backup, until: datetime | None) -> None:
+    """Raises: StillLocked."""
+    now = datetime.now(UTC)
+    if until is None or until <= now:
+        return
+    Backup.objects.filter(pk=backup.pk).update(locked_until=until)
+    then = now + LOOK_AGAIN if until >= WITHOUT_END else until
+    raise StillLocked(f"The storage keeps it {lock_words(until)}: it is deleted then, nothing of it is gone yet.", then)
 
 
 def forget(backup: Backup) -> None:

@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from django.conf import settings
 from django.utils import timezone
 
+from apps.backups.deletion import StillLocked
 from apps.backups.models import Leftover, LeftoverKind, Orphan, OrphanState
 from apps.backups.removing import StillThere, remove
 from apps.backups.traces import STORED, Trace, Traces, describe, kind_of, trace_from
@@ -183,6 +184,10 @@ def try_leftover(
 
 
 def _not_gone(leftover: Leftover, error: Exception) -> None:
+    if isinstance(error, StillLocked):
+        # Nothing that is tried before then can help; it is no failure either.
+        Leftover.objects.filter(pk=leftover.pk).update(last_error=str(error), next_try_at=error.not_before)
+        return
     Leftover.objects.filter(pk=leftover.pk).update(last_error=str(error))
     if leftover.kind == LeftoverKind.BACKUP:
         add_up(DELETE_FAILURES)

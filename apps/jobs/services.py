@@ -12,7 +12,7 @@ from django.db.models import Q
 from django_q.tasks import async_task
 
 from apps.audit.trail import About, record_action
-from apps.backups.deletion import mark_deleting
+from apps.backups.deletion import lock_words, mark_deleting, refresh_lock
 from apps.backups.leftovers import first_retry, leave_behind, try_leftover
 from apps.backups.models import Backup, BackupStatus, Hold, Leftover
 from apps.backups.traces import Traces
@@ -36,6 +36,8 @@ from apps.jobs.states import (
     JobStatus,
     JobType,
 )
+from apps.storage.backends import PROBE_PATIENCE
+from apps.storage.opening import open_store
 
 #: Dotted, so that the queue holds a name and this module does not import the runner, which imports it.
 RUN_JOB = "apps.jobs.runner.run_job"
@@ -245,6 +247,7 @@ def delete_backup(
     harmless. `reason` is kept with the tombstone and told in the story of the job that made the backup.
     Raises: NotFound; Conflict while a job restores from it, while it is held, or locked by its storage.
     """
+    _look_at_lock(backup_id, now)
     with transaction.atomic():
         # Locked, so that no job that reads it is created at the same moment (hold_backup).
         backup = Backup.objects.select_for_update().defer("manifest").filter(pk=backup_id).first()
@@ -260,9 +263,7 @@ def delete_backup(
             owner = f" by {hold.created_by.get_username()}" if hold.created_by else ""
             raise Conflict(f"The backup is held{owner} ({hold.reason}): release the hold first.")
         if backup.locked_until is not None and backup.locked_until > now:
-            raise Conflict(
-                f"The storage keeps the backup locked until {backup.locked_until:%Y-%m-%d %H:%M} UTC: delete it then."
-            )
+            raise Conflict(f"The storage keeps the backup {lock_words(backup.locked_until)}: delete it then.")
         # With `wait` the tick comes in only when this process has died on the way.
         first = now + first_retry() if wait else now
         tombstone = mark_deleting(backup, first_try_at=first, reason=reason, user=user)
@@ -280,6 +281,15 @@ def delete_backup(
         if try_leftover(tombstone, now=now, is_busy=is_busy):
             return None
     return Leftover.objects.filter(pk=tombstone.pk).first()
+
+
+def _look_at_lock(backup_id: uuid.UUID, now: datetime) -> None:
+    """Ask the storage again about a lock that is still to last: it may have been lifted since."""
+    rows = Backup.objects.select_related("storage").defer("manifest")
+    backup = rows.filter(pk=backup_id, locked_until__gt=now).exclude(status=BackupStatus.DELETING).first()
+    if backup is not None:
+        with suppress(BackupmgrError):  # then what was written down counts
+            refresh_lock(backup, open_store(backup.storage, patience=PROBE_PATIENCE))
 
 
 def hold_backup(backup: Backup) -> None:

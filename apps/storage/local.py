@@ -330,6 +330,9 @@ class LocalStore:
                 return
             prune_folders(self._root, path.parent)
 
+    def locked_until(self, key: str) -> None:
+        """A folder locks nothing."""
+
     def clear(self, folder: str) -> int:
         """Remove everything below a folder, unfinished files included. Returns how many files were removed."""
         self._require_root()

@@ -79,6 +79,7 @@ def _probe(config: StorageConfig, abort: Abort) -> ProbeResult:
         abort.check()
         _probe_large(config, store, abort)
         abort.check()
+        until = store.locked_until(key)
         store.delete(key)
         if store.stat(key) is not None:
             raise StorageFault(f"{config.location} still shows an object that was deleted: check its rules.")
@@ -87,7 +88,10 @@ def _probe(config: StorageConfig, abort: Abort) -> ProbeResult:
             store.delete(key)
         raise
     took = time.monotonic() - started
-    return ProbeResult(True, f"Wrote, read back and removed a test object in {config.location} ({took:.1f} s).")
+    words = f"Wrote, read back and removed a test object in {config.location} ({took:.1f} s)."
+    if until is not None:
+        words += f" It locks what is written (object lock): what is written now stays until {until:%Y-%m-%d %H:%M} UTC."
+    return ProbeResult(True, words)
 
 
 @contextmanager

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from botocore.exceptions import ClientError
 
 from apps.core.abort import Abort
+from apps.storage.errors import StorageDenied
 from apps.storage.keys import BadKey, check_key
 from apps.storage.s3_bucket import S3Bucket
-from apps.storage.s3_errors import code_of, is_refused_option
+from apps.storage.s3_errors import code_of, is_denied, is_refused_option
 from apps.storage.s3_sink import S3Sink
 from apps.storage.s3_source import S3Source
 from apps.storage.stores import StoredObject, Unfinished
@@ -19,6 +22,8 @@ from apps.storage.whole import get_whole, put_whole
 
 if TYPE_CHECKING:
     from storages.backends.s3 import S3Storage
+
+logger = logging.getLogger(__name__)
 
 # The longest that signature version 4 allows.
 _LONGEST_PRESIGN_SECONDS = 7 * 24 * 3600
@@ -89,10 +94,43 @@ class S3Store:
                     )
 
     def delete(self, key: str) -> None:
-        """Remove an object; nothing happens when it is not there."""
+        """Remove an object; nothing happens when it is not there.
+
+        In a bucket that keeps versions they go as well, as far as the keys may and no lock forbids it: else a deletion
+        would free nothing. Raises also: StorageDenied.
+        """
         bucket = self._bucket
         with bucket.translated():
-            bucket.client.delete_object(Bucket=bucket.name, Key=bucket.full(key))
+            try:
+                answer = bucket.client.delete_object(Bucket=bucket.name, Key=bucket.full(key))
+            except ClientError as error:
+                if not is_denied(error):
+                    raise
+                raise StorageDenied(
+                    f"{bucket.place} refused to delete {key}: an object lock keeps it, or the keys may not delete."
+                ) from error
+            if answer.get("DeleteMarker"):
+                self._delete_versions(bucket.full(key))
+
+    def _delete_versions(self, full: str) -> None:
+        """Remove what a delete marker hides, the marker last: as long as versions are there, it hides them."""
+        bucket = self._bucket
+        versions, markers = [], []
+        try:
+            for page in bucket.client.get_paginator("list_object_versions").paginate(Bucket=bucket.name, Prefix=full):
+                versions += [found["VersionId"] for found in page.get("Versions", []) if found["Key"] == full]
+                markers += [found["VersionId"] for found in page.get("DeleteMarkers", []) if found["Key"] == full]
+            for version in versions + markers:
+                bucket.client.delete_object(Bucket=bucket.name, Key=full, VersionId=version)
+        except ClientError as error:
+            if not is_denied(error):
+                raise
+            logger.info("Older versions of %s stay in %s: locked, or not ours to delete", full, bucket.place)
+
+    def locked_until(self, key: str) -> datetime | None:
+        """Return until when the bucket's object lock keeps the object; None when it does not, or hides it."""
+        found = self._bucket.head(key)
+        return found.locked_until if found is not None else None
 
     def clear(self, folder: str) -> int:
         """Remove everything below a folder, unfinished uploads included. Returns how many things were removed."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -16,6 +17,7 @@ from apps.storage.errors import BucketMissing, ObjectExists, ObjectMissing
 from apps.storage.keys import check_key
 from apps.storage.s3_errors import FAILURES, code_of, is_missing, storage_error
 from apps.storage.s3_line import Line
+from apps.storage.stores import WITHOUT_END
 
 if TYPE_CHECKING:
     from storages.backends.s3 import S3Storage
@@ -39,6 +41,8 @@ class Head:
     size_bytes: int
     etag: str
     write_token: str
+    #: None when nothing locks it, or the keys may not see that.
+    locked_until: datetime | None = None
 
 
 class S3Bucket:
@@ -106,7 +110,11 @@ class S3Bucket:
                 if is_missing(error):
                     return None
                 raise
-        return Head(found["ContentLength"], found["ETag"], found.get("Metadata", {}).get(WRITE_TOKEN, ""))
+        token = found.get("Metadata", {}).get(WRITE_TOKEN, "")
+        until = found.get("ObjectLockRetainUntilDate")
+        if found.get("ObjectLockLegalHoldStatus") == "ON":
+            until = WITHOUT_END
+        return Head(found["ContentLength"], found["ETag"], token, until.astimezone(UTC) if until else None)
 
     def require(self) -> None:
         """Make sure that the bucket is there: HEAD of an object tells no difference. Raises: BucketMissing."""

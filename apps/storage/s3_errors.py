@@ -71,6 +71,11 @@ def is_taken(error: BaseException) -> bool:
     return code_of(error) in {"PreconditionFailed", "412"}
 
 
+def is_denied(error: BaseException) -> bool:
+    """Tell whether the server knows who asks, and does not allow it."""
+    return code_of(error) in {"AccessDenied", "Forbidden", "403"}
+
+
 def is_refused_option(error: BaseException) -> bool:
     """Tell whether the server may have refused one of the request's options (checksum, condition)."""
     return code_of(error) in _REFUSED

@@ -9,10 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Protocol
 
 from apps.core.abort import Abort
+
+#: `locked_until` of an object that is locked with no end in sight (a legal hold); an end that every clock can show.
+WITHOUT_END = datetime(9999, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True)
@@ -103,6 +106,12 @@ class Store(Protocol):
 
     def delete(self, key: str) -> None:
         """Remove an object; nothing happens when it is not there."""
+
+    def locked_until(self, key: str) -> datetime | None:
+        """Return until when the storage itself keeps the object (object lock), None when it does not or does not say.
+
+        A moment that is over may be returned. WITHOUT_END for a legal hold.
+        """
 
     def clear(self, folder: str) -> int:
         """Remove everything below a folder, unfinished uploads included. Returns how many things were removed."""

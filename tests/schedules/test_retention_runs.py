@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from apps.backups.models import Backup, Hold
+from apps.backups.models import Backup, Hold, VerificationKind
 from apps.backups.policies import RetentionPolicy
+from apps.backups.verifications import Asker, Proof, record_proof
 from apps.clusters.models import Cluster
 from apps.core.errors import Conflict
 from apps.jobs.models import Job
@@ -175,22 +176,72 @@ def test_after_the_grace_they_are_deleted_for_good(world: World) -> None:
     assert "Retention: policy: no-rule-keeps-it" in backups[0].tombstone.reason
 
 
-@pytest.mark.parametrize("guard", ["held", "locked", "used", "verified"])
-def test_guarded_ones_stay(world: World, guard: str) -> None:
+GUARDS = {
+    "held": "hold", "locked": "locked", "restored from": "in-use", "being verified": "in-use",
+    "checked": "last-verified", "opened": "last-verified", "proven": "last-verified",
+}  # fmt: skip
+
+
+def guard(backup: Backup, how: str) -> None:
+    if how == "held":
+        Hold.objects.create(backup=backup, reason="audit", created_at=NOW)
+    elif how == "locked":
+        Backup.objects.filter(pk=backup.pk).update(locked_until=NOW + 30 * DAY)
+    elif how == "restored from":
+        create_job(request=JobRequest(type="restore", collection_name="films", backup=backup), now=NOW)
+    elif how == "being verified":
+        create_job(request=JobRequest(type="verify", collection_name="films", backup=backup), now=NOW)
+    else:
+        kind = {"checked": "checked", "opened": "opened", "proven": "restored"}[how]
+        proof = Proof(kind=VerificationKind(kind), method="a test")
+        record_proof(backup_id=backup.pk, proof=proof, asker=Asker(), now=NOW)
+
+
+@pytest.mark.parametrize("how", GUARDS)
+def test_guarded_ones_stay(world: World, how: str) -> None:
     backups = world.backups(5)
     oldest = backups[0]
-    if guard == "held":
-        Hold.objects.create(backup=oldest, reason="audit", created_at=NOW)
-    elif guard == "locked":
-        Backup.objects.filter(pk=oldest.pk).update(locked_until=NOW + 30 * DAY)
-    elif guard == "used":
-        create_job(request=JobRequest(type="restore", collection_name="films", backup=oldest), now=NOW)
-    else:
-        Backup.objects.filter(pk=oldest.pk).update(restored_at=NOW)
+    guard(oldest, how)
+
+    (plan,) = plan_policy(world.policy, now=NOW).sets
+    run_sweep(now=NOW)
+
+    assert GUARDS[how] in plan.decision.verdicts[str(oldest.pk)].codes
+    assert oldest.pk not in expired()
+    assert backups[1].pk in expired()
+
+
+@pytest.mark.parametrize("how", GUARDS)
+def test_guards_hold_for_backups_with_a_date_of_their_own_as_well(world: World, how: str) -> None:
+    dated, other = world.backups(2, policy=None, keep_until=NOW - timedelta(minutes=1))
+    make_backup(world.cluster, world.storage, NOW - timedelta(hours=2))
+    guard(dated, how)
 
     run_sweep(now=NOW)
 
-    assert oldest.pk not in expired()
+    assert expired() == {other.pk}
+
+
+@pytest.mark.parametrize("how", GUARDS)
+def test_guards_that_come_after_letting_go_stop_the_deletion(world: World, how: str) -> None:
+    backups = world.backups(5)
+    run_sweep(now=NOW)
+    guard(backups[0], how)
+
+    delete_due(now=NOW + DAY)
+
+    assert Backup.objects.get(pk=backups[0].pk).status == "completed"
+    assert Backup.objects.get(pk=backups[1].pk).status == "deleting"
+
+
+def test_the_stronger_proof_is_the_one_that_stays(world: World) -> None:
+    backups = world.backups(6)
+    guard(backups[0], "opened")
+    guard(backups[1], "checked")
+
+    run_sweep(now=NOW)
+
+    assert backups[0].pk not in expired()
     assert backups[1].pk in expired()
 
 

@@ -31,6 +31,8 @@ logger = logging.getLogger(__name__)
 
 #: A backup whose deletion is refused (it is in use, or locked) is tried again after this.
 TRY_AGAIN = timedelta(hours=1)
+#: One that its storage keeps locked is tried when that ends, but looked at after this at the latest: it may be lifted.
+LOOK_AGAIN_LATEST = timedelta(days=7)
 #: How long a backup whose own date has come can be taken back.
 DATED_GRACE = timedelta(days=1)
 
@@ -272,7 +274,10 @@ def _delete(group: Group, backups: list[Backup], now: datetime) -> int:
             begun += 1
         except BackupmgrError as error:
             logger.info("Backup %s is not deleted yet: %s", backup.pk, error)
-            Backup.objects.filter(pk=backup.pk, delete_at__lte=now).update(delete_at=now + TRY_AGAIN)
+            locked = Backup.objects.filter(pk=backup.pk).values_list("locked_until", flat=True).first()
+            # Nothing is gained by trying before the storage lets go of it; a legal hold may end any day.
+            again = max(now + TRY_AGAIN, min(locked, now + LOOK_AGAIN_LATEST) if locked else now)
+            Backup.objects.filter(pk=backup.pk, delete_at__lte=now).update(delete_at=again)
     return begun
 
 

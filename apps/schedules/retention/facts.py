@@ -11,7 +11,7 @@ from typing import Any
 
 from django.db.models import Q
 
-from apps.backups.models import Backup, BackupStatus, Hold
+from apps.backups.models import Backup, BackupStatus, Hold, VerificationKind
 from apps.backups.policies import RetentionPolicy
 from apps.backups.retention.rules import BackupFacts
 from apps.jobs.models import Job
@@ -22,6 +22,13 @@ from apps.jobs.states import ACTIVE
 DROP_SHARE = 0.5
 #: Compared with the largest of so many before it, when that holds so many points.
 DROP_COMPARED, DROP_MIN_POINTS = 5, 1000
+
+_EVIDENCE = {
+    VerificationKind.RESTORED: 3,
+    VerificationKind.OPENED: 2,
+    VerificationKind.CHECKED: 1,
+    None: 0,
+}
 
 
 @dataclass(frozen=True)
@@ -133,10 +140,8 @@ def gather(group: Group, *, now: datetime, with_expired: Iterable[uuid.UUID] = (
 
 
 def evidence_of(backup: Backup) -> int:
-    """How strongly a backup is proved: 3 a restore was compared with it, 1 its bytes were, 0 nothing was."""
-    if backup.restored_at is not None:
-        return 3
-    return 1 if backup.checked_at is not None else 0
+    """How strongly a backup is proved: 3 restored and compared, 2 opened and counted, 1 its bytes compared, 0 not."""
+    return _EVIDENCE[backup.proof]
 
 
 def _dropped(found: list[Backup]) -> str:

@@ -8,15 +8,24 @@ from typing import Any
 
 from django.utils import timezone
 
+from apps.backups.deletion import refresh_lock
+from apps.backups.models import Backup, BackupStatus
 from apps.backups.policies import RetentionPolicy
 from apps.schedules.models import RetentionRun, RetentionStatus, RetentionTrigger
 from apps.schedules.retention.apply import apply_policy, delete_due, expire_dated
 from apps.schedules.retention.facts import all_policies
+from apps.storage.backends import PROBE_PATIENCE
+from apps.storage.errors import StorageError
+from apps.storage.models import StorageConfig
+from apps.storage.opening import open_store
+from apps.storage.stores import WITHOUT_END
 
 logger = logging.getLogger(__name__)
 
 #: Runs that found nothing to do are kept for so long; the others stay.
 NOTHING_KEPT = timedelta(days=14)
+#: Of a storage, in one sweep.
+HOLDS_LOOKED_AT = 200
 
 
 def after_backups(policy_id: str, **unknown: Any) -> None:
@@ -36,9 +45,24 @@ def sweep(*unused: Any, **unknown: Any) -> None:
 def run_sweep(*, now: datetime) -> None:
     for policy in all_policies():
         _apply(policy, RetentionTrigger.SWEEP, now)
+    _guard("legal holds", look_at_legal_holds)
     _guard("dated backups", lambda: expire_dated(now=now))
     _guard("deletion", lambda: delete_due(now=now))
     RetentionRun.objects.filter(status=RetentionStatus.NOTHING, created_at__lt=now - NOTHING_KEPT).delete()
+
+
+def look_at_legal_holds() -> None:
+    """Ask storages whether locks without an end still stand: nobody tells when one is lifted."""
+    rows = Backup.objects.filter(locked_until__gte=WITHOUT_END).exclude(status=BackupStatus.DELETING)
+    # By storage, so that one that is away is tried once; the others have their turn at the next sweep.
+    for storage in StorageConfig.objects.filter(backups__in=rows).distinct():
+        store = open_store(storage, patience=PROBE_PATIENCE)
+        for backup in rows.filter(storage=storage).defer("manifest").order_by("?")[:HOLDS_LOOKED_AT]:
+            try:
+                refresh_lock(backup, store)
+            except StorageError as error:
+                logger.info("The locks in %s cannot be looked at: %s", storage, error)
+                break
 
 
 def _apply(policy: RetentionPolicy, trigger: RetentionTrigger, now: datetime) -> None:
