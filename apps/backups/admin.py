@@ -39,6 +39,7 @@ _STATES = {
     BackupStatus.MISSING: ("Missing", BAD),
     BackupStatus.DELETING: ("Being deleted", OFF),
 }
+LET_GO = "let-go"
 #: More names than this are no menu any more: there is the search.
 MENU_NAMES = 100
 #: A rescan of a large storage may find more problems than a page should show.
@@ -95,10 +96,15 @@ class StateFilter(admin.SimpleListFilter):
     parameter_name = "state"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [(status.value, word) for status, (word, _) in _STATES.items()]
+        return [*((status.value, word) for status, (word, _) in _STATES.items()), (LET_GO, "Let go by retention")]
 
     def queryset(self, request: HttpRequest, queryset: Any) -> Any:
-        return queryset.filter(status=self.value()) if self.value() in BackupStatus.values else queryset
+        if self.value() == LET_GO:
+            return queryset.filter(expired_at__isnull=False).exclude(status=BackupStatus.DELETING)
+        if self.value() in BackupStatus.values:
+            return queryset.filter(status=self.value())
+        # What retention let go is looked for only by whoever wants it back.
+        return queryset.filter(Q(expired_at=None) | Q(status=BackupStatus.DELETING))
 
 
 class AgeFilter(admin.SimpleListFilter):

@@ -16,7 +16,7 @@ from apps.clusters.qdrant import check_collection_name, check_snapshot_possible
 from apps.core.errors import Conflict, InvalidRequest, NotFound, Unprocessable
 from apps.jobs.batches import check_patterns, is_pattern
 from apps.jobs.models import Job, Rank
-from apps.jobs.states import JobType
+from apps.jobs.states import BACKUP_TYPES, JobType
 from apps.storage.models import StorageConfig
 
 
@@ -224,6 +224,18 @@ def _default_storage() -> StorageConfig:
     if storage is None:
         raise UnableToCreateJob("No storage is set up yet: add one first, or name one with storage_id.")
     return storage
+
+
+def check_keeping(job_type: JobType, request: JobRequest, now: datetime) -> None:
+    """See whether what is said of how long the backup stays makes sense. Raises: UnableToCreateJob."""
+    if request.policy is None and request.keep_until is None:
+        return
+    if job_type not in BACKUP_TYPES:
+        raise UnableToCreateJob("policy and keep_until belong to a backup: they say how long it stays.")
+    if request.policy is not None and request.keep_until is not None:
+        raise UnableToCreateJob("Give a policy or keep_until, not both: the date would stand beside the rules.")
+    if request.keep_until is not None and request.keep_until <= now:
+        raise UnableToCreateJob("keep_until: Give a moment that is still to come.")
 
 
 def check_name(name: str) -> None:

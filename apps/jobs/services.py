@@ -23,7 +23,7 @@ from apps.jobs.cleaning import is_busy
 from apps.jobs.drafting import JobRequest as JobRequest
 from apps.jobs.drafting import Terms as Terms
 from apps.jobs.drafting import UnableToCreateJob as UnableToCreateJob
-from apps.jobs.drafting import backup_job, batch_job, check_name, restore_job, verify_job
+from apps.jobs.drafting import backup_job, batch_job, check_keeping, check_name, restore_job, verify_job
 from apps.jobs.events import record
 from apps.jobs.models import Job, Rank
 from apps.jobs.states import (
@@ -97,6 +97,7 @@ def draft_job(*, request: JobRequest, now: datetime, user: AbstractBaseUser | No
         raise UnableToCreateJob(f"A {job_type.label} job needs a shard_id.")
     if job_type not in SHARD_TYPES and request.shard_id is not None:
         raise UnableToCreateJob(f"A {job_type} job works on all shards: leave shard_id out or use shard_{job_type}.")
+    check_keeping(job_type, request, now)
     if request.is_batch:
         job = batch_job(job_type, request)
     elif job_type in BACKUP_TYPES:

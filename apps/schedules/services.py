@@ -22,10 +22,26 @@ from apps.schedules.advance import upcoming
 from apps.schedules.draft import PLAIN, TIMING, ScheduleData, ScheduleInvalid, make_draft
 from apps.schedules.fire import poke
 from apps.schedules.models import Blackout, OnFire, OnRunning, Schedule, ScheduleRun, Trigger
+from apps.schedules.retention.apply import expire_dated
 from apps.schedules.timing.blackouts import Window
+
+
+class KeepBackups(StrEnum):
+    """What becomes of the backups of a schedule that is deleted."""
+
+    POLICY = "policy"  # they stay under its policy
+    FOR_EVER = "for_ever"  # no rule touches them any more
+    EXPIRE = "expire"  # they are let go, but what the guards keep
+
 
 #: What the audit trail names when it changed.
 EDITED = (*PLAIN, "cron", "interval_seconds", "anchor_at", "include", "exclude", "tags")
+
+_FATES = {
+    KeepBackups.POLICY: "stays under its policy",
+    KeepBackups.FOR_EVER: "stays for ever",
+    KeepBackups.EXPIRE: "goes",
+}
 
 
 class ScheduleNotFound(NotFound):
@@ -46,13 +62,6 @@ class ScheduleBusy(Conflict):
 
 class ChangedMeanwhile(Conflict):
     """It fired or was edited in the same moment."""
-
-
-class KeepBackups(StrEnum):
-    """What becomes of the backups of a schedule that is deleted."""
-
-    POLICY = "policy"  # they stay under its policy
-    FOR_EVER = "for_ever"  # no rule touches them any more
 
 
 def find_schedule(schedule_id: uuid.UUID | str) -> Schedule:
@@ -247,7 +256,8 @@ def _refuse_when_busy(schedule: Schedule) -> None:
 def delete_schedule(*, schedule: Schedule, backups: KeepBackups, now: datetime) -> int:
     """Delete the schedule; its runs stay as history, and its backups as asked. Return how many backups it has made.
 
-    Jobs under way go on. Raises: ChangedMeanwhile.
+    Jobs under way go on. EXPIRE lets go at once what no guard keeps (the newest good one of a collection, held ones and
+    so on); those go when the guard does. It can be taken back for a day. Raises: ChangedMeanwhile.
     """
     with transaction.atomic():
         _change(
@@ -262,14 +272,20 @@ def delete_schedule(*, schedule: Schedule, backups: KeepBackups, now: datetime) 
             pause_reason="",
         )
         made = Backup.objects.filter(schedule_id=schedule.pk)
+        jobs = Job.objects.filter(schedule_id=schedule.pk, status__in=ACTIVE)
         if backups == KeepBackups.FOR_EVER:
             made.update(policy=None, expired_at=None, delete_at=None, expire_reason="")
-            Job.objects.filter(schedule_id=schedule.pk, status__in=ACTIVE).update(policy=None)
+            jobs.update(policy=None)
+        elif backups == KeepBackups.EXPIRE:
+            made.exclude(status=BackupStatus.DELETING).update(policy=None, keep_until=now)
+            jobs.update(policy=None, keep_until=now)
         count = made.count()
-        kept = "under its policy" if backups == KeepBackups.POLICY else "for ever"
-        words = f"Deleted the schedule {schedule.name}; what it made ({plural(count, 'backup')}) stays {kept}."
+        fate = _FATES[backups]
+        words = f"Deleted the schedule {schedule.name}; what it made ({plural(count, 'backup')}) {fate}."
         _tell("delete", words, schedule)
-        return count
+    if backups == KeepBackups.EXPIRE:
+        expire_dated(now=now)  # a kill before this is made up for by the sweep
+    return count
 
 
 def _move_backups(schedule: Schedule) -> None:

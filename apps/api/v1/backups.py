@@ -120,6 +120,10 @@ class BackupQuery(PageQuery):
     collection = serializers.CharField(required=False, trim_whitespace=False)
     cluster = serializers.CharField(required=False, help_text="Name or id")
     storage = serializers.CharField(required=False, help_text="Id or name")
+    expired = EnumField(
+        "ExpiredBackups", ["hide", "show", "only"], required=False, default="hide",
+        help_text="Those that retention let go, and that can still be restored and taken back",
+    )  # fmt: skip
 
 
 class BackupRestoreSerializer(serializers.Serializer[Any]):
@@ -156,6 +160,8 @@ class BackupsView(ApiView):
         rows = Backup.objects.select_related("storage").defer("manifest")
         if "status" in query:
             rows = rows.filter(status=query["status"])
+        if query["expired"] != "show":
+            rows = rows.filter(expired_at__isnull=query["expired"] == "hide")
         if "collection" in query:
             rows = rows.filter(collection_name=query["collection"])
         if "cluster" in query:

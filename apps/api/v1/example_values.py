@@ -74,6 +74,8 @@ JOB_DONE: dict[str, Any] = {
     "collections": [],
     "exclude_collections": [],
     "children": None,
+    "policy_id": None,
+    "keep_until": None,
     "options": {},
     "plan": None,
     "progress": 100,

@@ -54,6 +54,11 @@ BODIES: dict[str, dict[str, Any]] = {
     "acknowledgeIncident": {"Until Monday": {"muted_until": "2026-08-03T06:00:00Z"}},
     "createJob": {
         "Back up": {"type": "backup", "collection_name": "films", "metadata": {"ticket": "OPS-7"}},
+        "Back up, to stay until a date": {
+            "type": "backup",
+            "collection_name": "films",
+            "keep_until": "2027-01-31T00:00:00Z",
+        },
         "Back up all collections": {"type": "backup", "collection_name": "*"},
         "Back up many of them": {
             "type": "backup",

@@ -42,6 +42,7 @@ from apps.jobs.forecasting import forecast_job
 from apps.jobs.models import Job, JobEvent
 from apps.jobs.services import JobNotFound, JobRequest, cancel_job, create_job, draft_job, retry_job
 from apps.jobs.states import RESTORE_TYPES
+from apps.schedules.retention.policies import find_policy
 
 TAG = "jobs"
 
@@ -79,6 +80,8 @@ class JobSerializer(serializers.Serializer[Any]):
     )
     exclude_collections = serializers.ListField(child=serializers.CharField())
     children = serializers.SerializerMethodField(help_text="Of a backup of many collections; else null")
+    policy_id = serializers.CharField(allow_null=True, help_text="Backups: the retention policy that it goes by")
+    keep_until = TimeField(allow_null=True, help_text="Backups: until when it is to stay, where no policy says")
     options = ObjectField(help_text="What else was asked for, by the names of the operation that created it")
     plan = serializers.SerializerMethodField(help_text="What it would do: with dry_run; else null")
     progress = serializers.IntegerField(min_value=0, max_value=100)
@@ -172,6 +175,12 @@ class JobCreateSerializer(serializers.Serializer[Any]):
     safety_backup = safety_backup()
     verify_points = verify_points()
     hashes_only = FlagField(required=False, default=False, help_text="Verifications: do not open the parts")
+    policy = TextField(
+        required=False, max_length=100, help_text="Backups: name or id of the retention policy that it goes by"
+    )
+    keep_until = TimeField(
+        required=False, help_text="Backups: a date of its own instead; with neither it stays until somebody deletes it"
+    )
 
 
 class JobCreateQuery(serializers.Serializer[Any]):
@@ -290,6 +299,8 @@ class JobsView(ApiView):
             metadata=data.get("metadata", {}),
             collections=tuple(data.get("collections", ())),
             exclude_collections=tuple(data.get("exclude_collections", ())),
+            policy=find_policy(data["policy"]) if "policy" in data else None,
+            keep_until=data.get("keep_until"),
         )
         now, user = timezone.now(), caller(request)
         if self.query(JobCreateQuery)["dry_run"]:

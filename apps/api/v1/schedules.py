@@ -18,6 +18,7 @@ from apps.api.v1.lookup import find_cluster, find_storage
 from apps.api.v1.paging import PageQuery, PageSerializer, read_page
 from apps.api.v1.runs import RunSerializer
 from apps.api.views import ApiView
+from apps.core.errors import InvalidRequest
 from apps.core.permissions import Scope
 from apps.schedules import services
 from apps.schedules.draft import ScheduleData
@@ -214,8 +215,10 @@ class ScheduleDeleteQuery(serializers.Serializer[Any]):
 
     backups = EnumField(
         "KeepBackups", [choice.value for choice in KeepBackups], required=False, default="policy",
-        help_text="policy: they stay under the policy; for_ever: no rule touches them any more",
+        help_text="policy: they stay under the policy; for_ever: no rule touches them any more; expire: they are let "
+        "go, but what has to stay (the newest good one, held ones, …), and can be taken back for a day",
     )  # fmt: skip
+    confirm = TextField(required=False, max_length=100, help_text="With expire: the name of the schedule once more")
 
 
 def _data(values: dict[str, Any]) -> ScheduleData:
@@ -304,7 +307,10 @@ class ScheduleView(_OneSchedule):
     def delete(self, request: Request, id: str) -> Response:  # noqa: A002
         schedule = self.schedule()
         query = self.query(ScheduleDeleteQuery)
-        services.delete_schedule(schedule=schedule, backups=KeepBackups(query["backups"]), now=timezone.now())
+        choice = KeepBackups(query["backups"])
+        if choice == KeepBackups.EXPIRE and query.get("confirm") != schedule.name:
+            raise InvalidRequest("confirm: Give the name of the schedule whose backups are to go.")
+        services.delete_schedule(schedule=schedule, backups=choice, now=timezone.now())
         return Response(ScheduleSerializer(schedule).data)
 
 

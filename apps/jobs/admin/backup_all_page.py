@@ -11,7 +11,7 @@ from apps.clusters.admin_live import LiveCollections, collection_names
 from apps.core.admin_kit import demand
 from apps.core.permissions import SCOPE_PERMISSIONS, Scope
 from apps.core.text import plural
-from apps.jobs.admin.backup_page import asked_cluster, not_yet
+from apps.jobs.admin.backup_page import asked_cluster, kept_words, not_yet
 from apps.jobs.admin.forms import BackupAllForm
 from apps.jobs.admin.starting import form_page, hidden_fields, is_confirmation, start
 from apps.jobs.batches import matching
@@ -50,6 +50,8 @@ def view(page: JobAdmin, request: HttpRequest) -> HttpResponse:
             exclude_collections=tuple(data["exclude_collections"]),
             cluster=data["cluster"],
             storage=data["storage"],
+            policy=data["policy"],
+            keep_until=data["keep_until"],
         ),
     )
     if isinstance(answer, str):
@@ -95,6 +97,7 @@ def _confirmation(
             now,
             "One that fails does not stop the others; the whole counts as done only when every collection has its "
             "backup.",
+            kept_words(data),
         ],
         warnings=warnings,
         verb="Back up all",

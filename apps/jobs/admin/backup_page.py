@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
 
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
@@ -55,6 +57,8 @@ def view(page: JobAdmin, request: HttpRequest) -> HttpResponse:
             cluster=data["cluster"],
             storage=data["storage"],
             shard_id=data["shard"],
+            policy=data["policy"],
+            keep_until=data["keep_until"],
         ),
     )
     return _confirmation(page, request, form, error=answer) if isinstance(answer, str) else answer
@@ -113,6 +117,7 @@ def _confirmation(
             f"This backs up {what} from {data['cluster'].name} to {data['storage'].name} ({data['storage'].location}).",
             "The collection stays in use meanwhile. Qdrant makes a snapshot of each shard, which needs room on its "
             "disk until it has been copied.",
+            kept_words(data),
             *planned,
         ],
         warnings=warnings,
@@ -121,6 +126,15 @@ def _confirmation(
         hidden=hidden_fields(request, form),
         error=error,
     )
+
+
+def kept_words(data: Mapping[str, Any]) -> str:
+    """How long the backup stays, in a sentence."""
+    if data["policy"]:
+        return f"It stays as long as the policy {data['policy'].name} keeps it."
+    if data["keep_until"]:
+        return f"It stays until {data['keep_until'] - timedelta(days=1):%Y-%m-%d}."
+    return "It stays until somebody deletes it."
 
 
 def not_yet(page: JobAdmin, request: HttpRequest, missing: str) -> HttpResponse:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 
 from django import forms
+from django.utils import timezone
 from unfold.widgets import (
     UnfoldAdminSelectWidget,
     UnfoldAdminTextareaWidget,
@@ -14,6 +16,7 @@ from unfold.widgets import (
 )
 
 from apps.backups.models import Backup
+from apps.backups.policies import RetentionPolicy
 from apps.clusters.models import Cluster
 from apps.clusters.qdrant import check_collection_name, check_snapshot_possible
 from apps.jobs.batches import check_patterns
@@ -22,7 +25,39 @@ from apps.storage.models import StorageConfig
 _TEXT = {"autocomplete": "off", "autocapitalize": "off", "spellcheck": "false"}
 
 
-class BackupForm(forms.Form):
+class KeepingForm(forms.Form):
+    """How long the backup stays."""
+
+    policy = forms.ModelChoiceField(
+        RetentionPolicy.objects.order_by("name"),
+        required=False,
+        empty_label="No policy",
+        widget=UnfoldAdminSelectWidget,
+        help_text="Without one it stays until the day below, or until somebody deletes it.",
+    )
+    keep_until = forms.DateField(
+        label="Keep until",
+        required=False,
+        widget=UnfoldAdminTextInputWidget({**_TEXT, "inputmode": "numeric", "placeholder": "2027-01-31"}),
+        help_text="The last day, in UTC; instead of a policy.",
+    )
+
+    def clean_keep_until(self) -> datetime | None:
+        day = self.cleaned_data["keep_until"]
+        if day is None:
+            return None
+        if not timezone.now().date() <= day <= date(2999, 12, 31):
+            raise forms.ValidationError("Give a day that is still to come.")
+        return datetime.combine(day + timedelta(days=1), time(), tzinfo=UTC)
+
+    def clean(self) -> dict[str, Any]:
+        data = super().clean() or self.cleaned_data
+        if data.get("policy") and data.get("keep_until"):
+            self.add_error("keep_until", "Give a policy or a day, not both.")
+        return data
+
+
+class BackupForm(KeepingForm):
     """What to back up. `names` are the collections that the cluster told of; None when it did not answer."""
 
     cluster = forms.ModelChoiceField(
@@ -40,6 +75,8 @@ class BackupForm(forms.Form):
         widget=UnfoldAdminTextInputWidget({"inputmode": "numeric", "autocomplete": "off"}),
         help_text="The number of one shard; empty for the whole collection.",
     )
+
+    field_order = ("cluster", "collection", "storage", "shard", "policy", "keep_until")
 
     def __init__(self, *args: Any, names: Sequence[str] | None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -61,7 +98,7 @@ class BackupForm(forms.Form):
         return name
 
 
-class BackupAllForm(forms.Form):
+class BackupAllForm(KeepingForm):
     """Which collections to back up, by names and patterns, one a line."""
 
     cluster = forms.ModelChoiceField(Cluster.objects.order_by("name"), empty_label=None, widget=UnfoldAdminSelectWidget)
@@ -80,6 +117,8 @@ class BackupAllForm(forms.Form):
     storage = forms.ModelChoiceField(
         StorageConfig.objects.order_by("name"), empty_label=None, widget=UnfoldAdminSelectWidget
     )
+
+    field_order = ("cluster", "collections", "exclude_collections", "storage", "policy", "keep_until")
 
     def clean_collections(self) -> list[str]:
         return self._patterns("collections")

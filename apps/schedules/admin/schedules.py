@@ -295,13 +295,20 @@ class ScheduleAdmin(ConsoleAdmin):
         if schedule is None:
             return self.gone(request)
         if request.method == "POST":
-            choice = KeepBackups.FOR_EVER if request.POST.get("backups") == KeepBackups.FOR_EVER else KeepBackups.POLICY
+            asked = request.POST.get("backups")
+            choice = KeepBackups(asked) if asked in list(KeepBackups) else KeepBackups.POLICY
+            if choice == KeepBackups.EXPIRE:
+                demand(request, "backups.delete_backup")
+                if request.POST.get("confirm", "").strip() != schedule.name:
+                    messages.error(request, f"Nothing was deleted: type {schedule.name} to let its backups go.")
+                    return HttpResponseRedirect(request.path)
             try:
                 count = services.delete_schedule(schedule=schedule, backups=choice, now=timezone.now())
             except BackupmgrError as error:
                 messages.error(request, str(error))
                 return HttpResponseRedirect(self.object_url(schedule))
-            messages.success(request, f"Deleted {schedule.name}; its {count} backups stay.")
+            fate = "are let go, but what has to stay" if choice == KeepBackups.EXPIRE else "stay"
+            messages.success(request, f"Deleted {schedule.name}; its {count} backups {fate}.")
             return HttpResponseRedirect(self.list_url)
         return self.page(
             request,
