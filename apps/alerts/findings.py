@@ -5,20 +5,25 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from uuid import UUID
 
-from django.db.models import OuterRef, Subquery
+from django.db.models import Count, Max, OuterRef, Subquery
 
 from apps.alerts.models import Channel, Delivery, DeliveryState, Rule, Severity
 from apps.backups.models import Leftover
 from apps.core.text import plural
 from apps.protection.facts import read_facts
-from apps.protection.judge import Facts, State, Verdict, judge
-from apps.schedules.models import RunStatus, Schedule, ScheduleRun
+from apps.protection.judge import CollectionFacts, Facts, State, Verdict, judge
+from apps.schedules.coverage import covering_schedules
+from apps.schedules.models import RetentionRun, RetentionStatus, RunStatus, Schedule, ScheduleRun
 
 #: A schedule that is paused for longer is pointed out.
 PAUSED_LONG = timedelta(days=7)
 #: So many fruitless tries to delete something, and somebody should know.
 DELETION_TRIES = 3
+
+#: A collection whose backups nobody has tested is pointed out when it is known for longer.
+UNTESTED = timedelta(days=7)
 
 _STATES = {
     State.FAILING: (Rule.FAILING, Severity.CRITICAL),
@@ -44,29 +49,49 @@ def look(now: datetime) -> tuple[list[Finding], Facts, Verdict]:
     facts = read_facts(now)
     verdict = judge(facts)
     found = [
-        *_collections(verdict),
+        *_collections(verdict, now),
         *_clusters(facts),
         *_worker(facts),
+        *_unscheduled(verdict),
         *_schedules(now),
         *_deletions(),
-        *_channels(now),
+        *_retention(),
+        *_channels(),
     ]
     return found, facts, verdict
 
 
-def _collections(verdict: Verdict) -> Iterator[Finding]:
+def _collections(verdict: Verdict, now: datetime) -> Iterator[Finding]:
     for standing in verdict.standings:
-        if standing.state in _STATES:
-            rule, severity = _STATES[standing.state]
-            one = standing.facts
-            yield Finding(
-                rule,
-                f"{one.cluster_id}/{one.name}",
-                severity,
-                f"{one.name} on {one.cluster}: {standing.sentence}",
-                one.cluster,
-                one.name,
+        if standing.state == State.UNPROVEN and _never_tested(standing.facts, now):
+            yield _about(
+                standing.facts,
+                Rule.NEVER_VERIFIED,
+                Severity.WARNING,
+                f"no backup of it has been tested, and it is known for more than {UNTESTED.days} days.",
             )
+        if standing.state in _STATES:
+            yield _about(standing.facts, *_STATES[standing.state], standing.sentence)
+
+
+def _about(one: CollectionFacts, rule: Rule, severity: Severity, sentence: str) -> Finding:
+    words = f"{one.name} on {one.cluster}: {sentence}"
+    return Finding(rule, f"{one.cluster_id}/{one.name}", severity, words, one.cluster, one.name)
+
+
+def _never_tested(one: CollectionFacts, now: datetime) -> bool:
+    since = one.first_seen_at
+    return not (one.tested_at or one.proven_at) and (since is None or now - since > UNTESTED)
+
+
+def _unscheduled(verdict: Verdict) -> Iterator[Finding]:
+    """Collections that no schedule means. One without any backup is told as that."""
+    backed_up = [one for one in verdict.standings if one.state != State.UNPROTECTED]
+    covered = covering_schedules((UUID(one.facts.cluster_id), one.facts.name) for one in backed_up)
+    for standing in backed_up:
+        one = standing.facts
+        if (UUID(one.cluster_id), one.name) not in covered:
+            yield _about(one, Rule.UNSCHEDULED, Severity.WARNING, "no schedule backs it up.")
 
 
 def _clusters(facts: Facts) -> Iterator[Finding]:
@@ -90,6 +115,12 @@ def _worker(facts: Facts) -> Iterator[Finding]:
             Severity.CRITICAL,
             f"{plural(facts.waiting_jobs, 'job')} cannot start: {facts.workers_sentence}.",
         )
+    if facts.tick_problem:
+        yield Finding(Rule.NOT_FIRING, "tick", Severity.CRITICAL, f"No schedule fires: {facts.tick_problem}")
+    if facts.damaged_backups:
+        are = "backup is" if facts.damaged_backups == 1 else "backups are"
+        words = f"{facts.damaged_backups} older {are} damaged or missing; each collection has a newer good one."
+        yield Finding(Rule.DAMAGED, "backups", Severity.WARNING, words)
 
 
 _BAD_RUNS = {
@@ -151,16 +182,31 @@ def _deletions() -> Iterator[Finding]:
         )
 
 
-def _channels(now: datetime) -> Iterator[Finding]:
-    for channel in Channel.objects.filter(enabled=True):
-        last = Delivery.objects.filter(channel=channel, state__in=(DeliveryState.DEAD, DeliveryState.SENT)).order_by(
-            "-created_at"
+def _channels() -> Iterator[Finding]:
+    """Channels whose newest message was given up. One that was taken back says nothing about its channel."""
+    ended = Delivery.objects.filter(channel=OuterRef("pk"), state__in=(DeliveryState.DEAD, DeliveryState.SENT))
+    newest = ended.order_by("-created_at", "-id")
+    rows = Channel.objects.filter(enabled=True).annotate(
+        newest_state=Subquery(newest.values("state")[:1]), newest_error=Subquery(newest.values("error")[:1])
+    )
+    for channel in rows.filter(newest_state=DeliveryState.DEAD):
+        yield Finding(
+            Rule.CHANNEL_BROKEN,
+            str(channel.pk),
+            Severity.CRITICAL,
+            f"The channel {channel.name} does not deliver: {channel.newest_error}",
         )
-        newest = last.first()
-        if newest is not None and newest.state == DeliveryState.DEAD:
-            yield Finding(
-                Rule.CHANNEL_BROKEN,
-                str(channel.pk),
-                Severity.CRITICAL,
-                f"The channel {channel.name} does not deliver: {newest.error}",
-            )
+
+
+def _retention() -> Iterator[Finding]:
+    waiting = RetentionRun.objects.filter(status=RetentionStatus.WAITING).order_by()
+    rows = waiting.values_list("policy", "policy__name").annotate(sets=Count("pk"))
+    reasons = dict(waiting.values_list("policy").annotate(reason=Max("reason")))
+    for policy_id, name, sets in rows:
+        yield Finding(
+            Rule.RETENTION_WAITS,
+            str(policy_id),
+            Severity.WARNING,
+            f"Retention by the policy {name} waits for a confirmation, for {plural(sets, 'set')} of backups. "
+            f"{reasons[policy_id]}".strip(),
+        )

@@ -39,6 +39,9 @@ class Rule(models.TextChoices):
     FAILING = "failing", "backups of a collection fail"
     OVERDUE = "overdue", "a backup is overdue"
     UNPROTECTED = "unprotected", "a collection has never been backed up"
+    UNSCHEDULED = "unscheduled", "no schedule backs a collection up"
+    NEVER_VERIFIED = "never_verified", "no backup of a collection was ever tested"
+    DAMAGED = "damaged", "an older backup is damaged or missing"
     UNREACHABLE = "unreachable", "a cluster has not been heard of"
     RUN_FAILED = "run_failed", "a run of a schedule failed as a whole"
     SCHEDULE_BROKEN = "schedule_broken", "a schedule cannot be planned"
@@ -46,6 +49,7 @@ class Rule(models.TextChoices):
     DELETION_STUCK = "deletion_stuck", "something that has to go cannot be deleted"
     RETENTION_WAITS = "retention_waits", "retention waits for a confirmation"
     NO_WORKER = "no_worker", "jobs wait and no worker takes them"
+    NOT_FIRING = "not_firing", "no schedule fires"
     CHANNEL_BROKEN = "channel_broken", "a channel does not deliver"
 
 

@@ -12,6 +12,7 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
 from apps.jobs.health import stuck_sentence, worker_state
+from apps.schedules.clock import tick_problem
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +57,7 @@ def readiness() -> dict[str, str]:
         "migrations": "",
         "worker": "" if workers.alive else workers.sentence,
         "queue": stuck_sentence(now) if workers.alive else "",
+        "schedules": tick_problem(now) if workers.alive else "",
     }
 
 

@@ -37,6 +37,7 @@ _VALUES = {
     "name": "films",
     "snapshotName": "films.snapshot",
     "shardId": "0",
+    "tag": "gold",
 }
 
 

@@ -7,7 +7,7 @@ Without schedules: a cluster's maximum age of backups. A room that knows better 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 
@@ -45,3 +45,11 @@ def expectations(now: datetime) -> dict[tuple[str, str], Expectation]:
 def by_age(data_at: datetime, max_age_hours: int) -> Expectation:
     """What is expected when nobody says better: the next backup before the newest one is too old."""
     return Expectation(data_at + timedelta(hours=max_age_hours), f"expected at least every {max_age_hours} h")
+
+
+def earlier(one: Expectation, other: Expectation | None) -> Expectation:
+    """Of two expectations the one that is due first; when the next run starts is kept from either."""
+    if other is None:
+        return one
+    first = min((one, other), key=lambda expectation: (expectation.expected_by is None, expectation.expected_by))
+    return replace(first, next_run_at=one.next_run_at or other.next_run_at)

@@ -18,8 +18,10 @@ from apps.clusters.observations import contact_lost_after
 from apps.jobs.health import worker_state
 from apps.jobs.models import Job
 from apps.jobs.states import JobStatus, JobType
-from apps.protection.expectations import Expectation, by_age, expectations
+from apps.protection.expectations import Expectation, by_age, earlier, expectations
 from apps.protection.judge import ClusterFacts, CollectionFacts, Facts, Failure, Good, Verdict, judge
+from apps.schedules.ages import Age, read_ages
+from apps.schedules.clock import tick_problem
 from apps.storage.models import StorageConfig
 
 T = TypeVar("T")
@@ -71,6 +73,7 @@ def read_facts(now: datetime) -> Facts:
     clusters = list(Cluster.objects.select_related("observation").order_by("name"))
     seen = {cluster.pk: _cluster_facts(cluster, now) for cluster in clusters}
     expected = expectations(now)
+    own_ages = read_ages()
     workers = worker_state(now)
     ages = {cluster.pk: cluster.max_backup_age_hours for cluster in clusters}
     rows = list(_rows(clusters))
@@ -80,7 +83,7 @@ def read_facts(now: datetime) -> Facts:
     collections = []
     for row in rows:
         good, newest = backups.get(row["newest_good"]), backups.get(row["newest"])
-        collections.append(_collection(row, good, newest, jobs.get(row["newest_job"]), seen, expected, ages))
+        collections.append(_collection(row, good, newest, jobs.get(row["newest_job"]), seen, expected, ages, own_ages))
         if newest is not None and newest["status"] in BAD:
             damaged[newest["pk"]] = 1
     bad = Backup.objects.filter(status__in=BAD).count() - len(damaged)
@@ -93,6 +96,7 @@ def read_facts(now: datetime) -> Facts:
         workers_alive=workers.alive,
         workers_sentence=workers.sentence,
         waiting_jobs=Job.objects.filter(status=JobStatus.PENDING).count(),
+        tick_problem=tick_problem(now) if workers.alive else "",
         damaged_backups=max(0, bad),
         next_backup_at=min(upcoming, default=None),
     )
@@ -122,8 +126,8 @@ def annotate_collections(rows: QuerySet[ObservedCollection]) -> QuerySet[Observe
 
 
 _COLUMNS = (
-    "cluster_id", "name", "points_count", "shard_count", "newest", "newest_good", "newest_job", "tested_at",
-    "proven_at",
+    "cluster_id", "name", "points_count", "shard_count", "first_seen_at", "newest", "newest_good", "newest_job",
+    "tested_at", "proven_at",
 )  # fmt: skip
 
 
@@ -157,7 +161,7 @@ def _never_seen(clusters: list[UUID]) -> Iterator[dict[str, Any]]:
         key = (group["cluster_id"], group["collection_name"])
         yield {
             "cluster_id": group["cluster_id"], "name": group["collection_name"], "points_count": None,
-            "shard_count": None, "newest": ids.get((*key, group["last"])),
+            "shard_count": None, "first_seen_at": None, "newest": ids.get((*key, group["last"])),
             "newest_good": ids.get((*key, group["last_good"])), "newest_job": None,
             "tested_at": group["tested_at"], "proven_at": group["proven_at"],
         }  # fmt: skip
@@ -171,6 +175,7 @@ def _collection(
     clusters: dict[UUID, ClusterFacts],
     expected: dict[tuple[str, str], Expectation],
     ages: dict[UUID, int],
+    own_ages: dict[tuple[UUID, str], Age],
 ) -> CollectionFacts:
     cluster = clusters[row["cluster_id"]]
     held = None
@@ -179,8 +184,14 @@ def _collection(
             str(good["pk"]), good["started_at"], good["created_at"], good["size_bytes"], good["points_count"]
         )  # fmt: skip
     expectation = expected.get((cluster.cluster_id, row["name"]))
+    own = own_ages.get((row["cluster_id"], row["name"]))
     max_age = None
-    if expectation is None:
+    if own is not None:
+        # What somebody set for this collection counts whatever schedules do; the earlier of the two is due.
+        max_age = timedelta(hours=own.hours)
+        aged = Expectation(held.data_at + max_age, own.words) if held else Expectation(None)
+        expectation = earlier(aged, expectation)
+    elif expectation is None:
         max_age = timedelta(hours=ages[row["cluster_id"]])
         expectation = by_age(held.data_at, ages[row["cluster_id"]]) if held else Expectation(None)
     return CollectionFacts(
@@ -192,6 +203,7 @@ def _collection(
         expected_by=expectation.expected_by,
         expectation=expectation.words,
         max_age=max_age,
+        first_seen_at=row["first_seen_at"],
         tested_at=row["tested_at"],
         proven_at=row["proven_at"],
         points_count=row["points_count"],

@@ -102,6 +102,8 @@ class CollectionFacts:
     expectation: str = ""
     #: How old its newest good backup may be; None when a schedule's deadline alone says when the next one is due.
     max_age: timedelta | None = None
+    #: When the collection was first seen on its cluster; None when that is not known.
+    first_seen_at: datetime | None = None
     #: When a backup of it was last compared with its hashes, or opened.
     tested_at: datetime | None = None
     #: When a restore of it was last compared with the manifest.
@@ -134,6 +136,8 @@ class Facts:
     #: What to say when there is none.
     workers_sentence: str = ""
     waiting_jobs: int = 0
+    #: Why no schedule fires although a worker is alive; empty while they do.
+    tick_problem: str = ""
     #: Backups that were found damaged or missing although a newer good one exists.
     damaged_backups: int = 0
     next_backup_at: datetime | None = None
@@ -256,7 +260,7 @@ def _say(facts: Facts, standings: tuple[Standing, ...], counts: dict[State, int]
         )
     if not facts.storages:
         return State.NOTHING, "Nothing is protected yet: there is no storage for backups.", "", Step(Do.ADD_STORAGE)
-    for speak in (_failing, _stuck, _unprotected, _overdue, _no_worker, _unknown, _damaged, _unproven):
+    for speak in (_failing, _stuck, _unprotected, _overdue, _no_worker, _no_tick, _unknown, _damaged, _unproven):
         said = speak(facts, standings, counts)
         if said is not None:
             return said
@@ -353,6 +357,12 @@ def _no_worker(facts: Facts, standings: tuple[Standing, ...], counts: dict[State
         return None
     sentence = f"Nothing is backed up or checked now: {facts.workers_sentence}."
     return State.UNKNOWN, sentence, _others(counts), None
+
+
+def _no_tick(facts: Facts, standings: tuple[Standing, ...], counts: dict[State, int]) -> Said | None:
+    if not facts.tick_problem:
+        return None
+    return State.UNKNOWN, f"No schedule fires now: {_clause(facts.tick_problem)}", _others(counts), None
 
 
 def _unknown(facts: Facts, standings: tuple[Standing, ...], counts: dict[State, int]) -> Said | None:

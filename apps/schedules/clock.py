@@ -58,6 +58,18 @@ def may_expire(now: datetime) -> bool:
     )
 
 
+def tick_problem(now: datetime) -> str:
+    """Say why no schedule fires although workers may be alive; empty while all is well, and before the first tick."""
+    clock = Clock.objects.filter(pk=1).first()
+    if clock is None:
+        return ""
+    if clock.behind_since is not None:
+        return clock.alert
+    if now - clock.last_tick_at > TOLERANCE:
+        return f"no worker has looked for what is due since {clock.last_tick_at:%Y-%m-%d %H:%M:%S} UTC"
+    return ""
+
+
 def take_sweep(*, now: datetime) -> bool:
     """Tell whether the sweep is due, and take it: of many tickers one gets it."""
     return bool(Clock.objects.filter(pk=1, next_sweep_at__lte=now).update(next_sweep_at=now + SWEEP_EVERY))

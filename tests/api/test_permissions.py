@@ -23,7 +23,7 @@ NOBODY = "6f1c2f6e-0000-4000-8000-000000000000"
 
 def operations(schema: dict[str, Any]) -> Iterator[tuple[str, str, Scope]]:
     """Every method and address of the schema with the scope it declares; ids are of nothing."""
-    values = {"id": NOBODY, "name": "c", "snapshotName": "s", "shardId": "0"}
+    values = {"id": NOBODY, "name": "c", "snapshotName": "s", "shardId": "0", "tag": "t"}
     for path, item in schema["paths"].items():
         for method, operation in item.items():
             yield method, V1 + path.format(**values), Scope[operation["x-scope"].upper()]

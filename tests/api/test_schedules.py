@@ -204,6 +204,24 @@ def test_tags_of_a_collection(api: APIClient, down: Cluster) -> None:
     assert "printable" in error_of(api.put(where, {"tags": ["a\u0007"]}, format="json"))
 
 
+def test_the_maximum_age_of_a_collection_comes_from_itself_its_tags_or_its_cluster(
+    api: APIClient, down: Cluster
+) -> None:
+    where, tagged = f"{V1}/collections/films/max-age", f"{V1}/tags/gold/max-age"
+    api.put(f"{V1}/collections/films/tags", {"tags": ["gold"]}, format="json")
+
+    assert result_of(api.get(where)) == {"hours": 26, "set_by": "cluster", "tag": None}
+    assert result_of(api.put(tagged, {"hours": 8}, format="json")) == {"hours": 8}
+    assert result_of(api.get(tagged)) == {"hours": 8}
+    assert result_of(api.get(where)) == {"hours": 8, "set_by": "tag", "tag": "gold"}
+    assert result_of(api.put(where, {"hours": 50}, format="json"))["set_by"] == "collection"
+    assert result_of(api.put(where, {"hours": None}, format="json"))["hours"] == 8
+    for wrong in ({"hours": 0}, {"hours": 9999}, {"hours": "x"}, {}):
+        assert error_of(api.put(where, wrong, format="json"))
+    assert error_of(api.put(f"{V1}/collections/a%2Fb/max-age", {"hours": 1}, format="json"))
+    assert token_client(Scope.OPERATE).put(where, {"hours": 1}, format="json").status_code == 403
+
+
 def test_limits_of_a_cluster(api: APIClient, down: Cluster) -> None:
     changed = result_of(api.put(f"{V1}/clusters/{down.pk}", {"max_jobs": 5}, format="json"))
 

@@ -6,6 +6,7 @@ from django.urls import path, re_path
 from django.urls.resolvers import URLPattern, URLResolver
 
 from apps.api.metrics import MetricsView
+from apps.api.v1.ages import CollectionAgeView, TagAgeView
 from apps.api.v1.audit import AuditView
 from apps.api.v1.backups import BackupRestoreView, BackupsView, BackupView
 from apps.api.v1.channels import (
@@ -78,6 +79,8 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path(_COLLECTION, CollectionView.as_view()),
     path(f"{_COLLECTION}/cluster", CollectionClusterView.as_view()),
     path(f"{_COLLECTION}/tags", CollectionTagsView.as_view()),
+    path(f"{_COLLECTION}/max-age", CollectionAgeView.as_view()),
+    path("tags/<str:tag>/max-age", TagAgeView.as_view()),
     path(f"{_COLLECTION}/snapshots", SnapshotsView.as_view()),
     path(f"{_COLLECTION}/snapshots/recover", RecoverView.as_view()),
     path(f"{_COLLECTION}/snapshots/<str:snapshotName>", SnapshotView.as_view(), name="api-snapshot"),
