@@ -20,6 +20,7 @@ from apps.api.v1.channels import (
 from apps.api.v1.cluster import ClusterNodesView, ClusterStatusView
 from apps.api.v1.clusters import ClustersView, ClusterTestView, ClusterView, RegisteredClusterTestView
 from apps.api.v1.collections import CollectionClusterView, CollectionsView, CollectionView
+from apps.api.v1.coverage import CoverageView
 from apps.api.v1.docs import DocsView, RedocView, SchemaView
 from apps.api.v1.jobs import JobAttemptsView, JobCancelView, JobEventsView, JobRetryView, JobsView, JobView
 from apps.api.v1.leftovers import LeftoverRetryView, LeftoversView, LeftoverView
@@ -134,6 +135,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("holds", HoldsView.as_view()),
     path("holds/<str:id>", HoldView.as_view()),
     path("protection", ProtectionView.as_view()),
+    path("coverage", CoverageView.as_view()),
     path("operations", OperationsView.as_view()),
     path("operations/<str:id>", OperationView.as_view()),
     path("orphans", OrphansView.as_view()),

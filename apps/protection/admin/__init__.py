@@ -13,7 +13,7 @@ from django.utils import timezone
 
 from apps.clusters.models import Cluster, ObservedCollection
 from apps.core.admin_kit import FactAdmin
-from apps.protection.admin import cluster_page, collection_page, first_steps, snapshot_pages
+from apps.protection.admin import cluster_page, collection_page, coverage_page, first_steps, snapshot_pages
 from apps.protection.admin.dashboard import collection_row, state_choices
 from apps.protection.admin.frame import shown_verdict
 from apps.protection.admin.steps import collection_address
@@ -40,6 +40,7 @@ class CollectionAdmin(FactAdmin):
             ("of/snapshots/create/", "clusters_collection_snapshot_create", bound(snapshot_pages.create_view)),
             ("of/snapshots/delete/", "clusters_collection_snapshot_delete", bound(snapshot_pages.delete_view)),
             ("of/snapshots/recover/", "clusters_collection_snapshot_recover", bound(snapshot_pages.recover_view)),
+            ("coverage/", "protection_coverage", bound(coverage_page.view)),
             ("cluster/<uuid:cluster_id>/", "clusters_cluster_overview", bound(cluster_page.view)),
             ("first-steps/", "protection_first_steps", bound(first_steps.view)),
         ]
