@@ -76,6 +76,12 @@ UNFOLD: dict[str, Any] = {
                 "items": [
                     _item("Jobs", "play_circle", "admin:jobs_job_changelist", "jobs.view_job"),
                     _item("Backups", "inventory_2", "admin:backups_backup_changelist", "backups.view_backup"),
+                    _item(
+                        "Kept collections",
+                        "swap_horiz",
+                        "admin:backups_keptcollection_changelist",
+                        "backups.view_keptcollection",
+                    ),
                     _item("Orphans", "help_center", "admin:backups_orphan_changelist", "backups.view_orphan"),
                 ],
             },

@@ -155,6 +155,17 @@ def safety_backup() -> FlagField:
     )
 
 
+def overwrite_method() -> EnumField:
+    return EnumField(
+        "OverwriteMethod",
+        ["switch", "in_place"],
+        required=False,
+        help_text="Restores that overwrite. switch: restore beside, and switch the aliases that lead to the collection "
+        "in one call; the old one is kept (/kept-collections). in_place: under the collection's own name. Left out: "
+        "switch where an alias leads to it, else in_place",
+    )
+
+
 def verify_points() -> EnumField:
     return EnumField(
         "VerifyPoints",

@@ -5,6 +5,7 @@ Pure functions on what Qdrant answers.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from apps.backups.manifest import Manifest, ShardFacts
@@ -82,14 +83,16 @@ def _index_facts(entry: dict[str, Any]) -> dict[str, Any]:
 
 def count_difference(shard: ShardFacts, found: int) -> str | None:
     """Return a sentence when a restored shard does not hold the points that it should; None when it does."""
-    if shard.points_min <= found <= shard.points_max:
+    return counts_difference(f"shard {shard.shard_id}", [shard], found)
+
+
+def counts_difference(what: str, shards: Sequence[ShardFacts], found: int) -> str | None:
+    """Return a sentence when `what`, which is made of these shards, does not hold the points that it should."""
+    least, most = sum(shard.points_min for shard in shards), sum(shard.points_max for shard in shards)
+    if least <= found <= most:
         return None
-    wanted = (
-        f"{shard.points_min:,}"
-        if shard.points_min == shard.points_max
-        else f"between {shard.points_min:,} and {shard.points_max:,}"
-    )
-    return f"shard {shard.shard_id} holds {found:,} points, should hold {wanted}"
+    wanted = f"{least:,}" if least == most else f"between {least:,} and {most:,}"
+    return f"{what} holds {found:,} points, should hold {wanted}"
 
 
 def with_factor(config: dict[str, Any], replication_factor: int | None) -> dict[str, Any]:

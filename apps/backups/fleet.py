@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from apps.backups.manifest import PeerFacts
 from apps.backups.plan import PlanBlocked, PlanBlockedForNow
 from apps.clusters.judge import judge
 from apps.clusters.models import Cluster, Purpose
 from apps.clusters.nodes import facts_of, resolve_nodes
-from apps.clusters.qdrant import NodeInfo, Placement, QdrantError, QdrantNode
+from apps.clusters.qdrant import Endpoint, NodeInfo, Placement, QdrantError, QdrantNode
 from apps.clusters.registry import AddressAnswers, Problem, ProblemKind
 from apps.core.abort import Abort
 
@@ -93,25 +93,31 @@ class Fleet:
 
 
 @contextmanager
-def open_fleet(cluster: Cluster, purpose: Purpose, abort: Abort | None = None) -> Iterator[Fleet]:
+def open_fleet(
+    cluster: Cluster, purpose: Purpose, abort: Abort | None = None, *, timeout_seconds: float | None = None
+) -> Iterator[Fleet]:
     """Connect to every node of the cluster that can be reached; every call ends when `abort` trips.
 
+    With `timeout_seconds` somebody waits: no call takes longer, and addresses are asked once who they are.
     Raises: QdrantError when none can; ClusterMisregistered; crypto.UndecryptableSecret; outbound.AddressRefused.
     """
     with ExitStack() as stack:
         if len(cluster.addresses) == 1:
-            first = stack.enter_context(QdrantNode(cluster.endpoint_for(purpose), abort))
+            first = stack.enter_context(QdrantNode(_hurried(cluster.endpoint_for(purpose), timeout_seconds), abort))
             info = first.info()
             nodes = {} if info.peer_id is None else {int(info.peer_id): first}
             peers = tuple(sorted(int(peer) for peer in info.cluster.get("peers") or {}))
             versions = dict.fromkeys(nodes, info.version)
             yield Fleet(first, info, nodes, peers if nodes else (), 1, _judged(cluster, info), versions)
             return
-        resolved = resolve_nodes(cluster, purpose=purpose)
+        if timeout_seconds is None:
+            resolved = resolve_nodes(cluster, purpose=purpose)
+        else:
+            resolved = resolve_nodes(cluster, purpose=purpose, asks=1, timeout_seconds=timeout_seconds)
         resolved.demand_one_cluster()
-        first = stack.enter_context(QdrantNode(resolved.first, abort))
+        first = stack.enter_context(QdrantNode(_hurried(resolved.first, timeout_seconds), abort))
         nodes = {
-            peer: stack.enter_context(QdrantNode(endpoint, abort))
+            peer: stack.enter_context(QdrantNode(_hurried(endpoint, timeout_seconds), abort))
             for peer, endpoint in sorted(resolved.endpoints.items())
         }
         peers = tuple(sorted(resolved.peer_ids))
@@ -123,6 +129,12 @@ def _judged(cluster: Cluster, info: NodeInfo) -> tuple[Problem, ...]:
     """What the answer of the only address says of the cluster: peers without address, trouble of consensus."""
     ((url, registered_as),) = cluster.addresses.items()
     return judge([AddressAnswers(url, (facts_of(info),), registered_as=registered_as)]).problems
+
+
+def _hurried(endpoint: Endpoint, timeout_seconds: float | None) -> Endpoint:
+    if timeout_seconds is None:
+        return endpoint
+    return replace(endpoint, timeout_seconds=timeout_seconds, is_quick=True)
 
 
 #: With these nothing is begun: what the nodes say of the shards may be wrong, or about to be.

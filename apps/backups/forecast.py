@@ -7,9 +7,10 @@ from typing import Any
 
 from apps.backups.backup import BackupOrder, plan_of
 from apps.backups.fleet import Fleet, open_fleet
+from apps.backups.manifest import Manifest
 from apps.backups.plan import BackupPlan, PlanBlocked
 from apps.backups.restore import outlook
-from apps.backups.restoring import RestoreOrder
+from apps.backups.restore_order import RestoreOrder
 from apps.backups.room import demand_room, look_at_room, sentences
 from apps.clusters.advisories import Operation, advisories_for
 from apps.clusters.models import Purpose
@@ -42,6 +43,12 @@ class Forecast:
     #: Backups: the room in the storage and on the nodes (room.py).
     room: list[dict[str, Any]] = field(default_factory=list)
 
+    #: Restores: whether something that exists is overwritten in place, which aliases are switched instead, and the
+    #: version of the target's Qdrant.
+    replaces: bool = False
+    switches: tuple[str, ...] = ()
+    version: str = ""
+
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
@@ -65,13 +72,20 @@ def forecast_backup(order: BackupOrder) -> Forecast:
     return forecast
 
 
-def forecast_restore(order: RestoreOrder) -> Forecast:
-    """Plan a restore as a job would; the manifest is read from the storage, its parts are not."""
+def forecast_restore(
+    order: RestoreOrder, *, manifest: Manifest | None = None, timeout_seconds: float | None = None
+) -> Forecast:
+    """Plan a restore as a job would, by what every node says; the parts are not read.
+
+    The manifest is read from the storage unless it is given. `timeout_seconds` bounds each call to a node where a page
+    waits for it.
+    """
     forecast = Forecast()
     try:
-        steps, warnings = outlook(order)
-        forecast.steps += steps
-        forecast.warnings += warnings
+        foreseen = outlook(order, manifest=manifest, timeout_seconds=timeout_seconds)
+        forecast.steps += foreseen.steps
+        forecast.warnings += foreseen.warnings
+        forecast.replaces, forecast.switches, forecast.version = foreseen.replaces, foreseen.switches, foreseen.version
     except BackupmgrError as error:
         note_error(error, forecast)
     return forecast

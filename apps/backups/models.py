@@ -10,7 +10,8 @@ from django.conf import settings
 from django.db import models
 from django.db.models import Q
 
-from apps.backups.orphans import MadeSnapshot as MadeSnapshot  # Django finds models here
+from apps.backups.kept import KeptCollection as KeptCollection  # Django finds models here
+from apps.backups.orphans import MadeSnapshot as MadeSnapshot
 from apps.backups.orphans import Orphan as Orphan
 from apps.backups.orphans import OrphanKind as OrphanKind
 from apps.backups.orphans import OrphanState as OrphanState

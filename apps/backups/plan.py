@@ -59,6 +59,8 @@ class RestorePlan:
     warnings: tuple[str, ...]
     #: What to call for the shard keys to get the ids of the backup; empty without custom sharding.
     key_steps: tuple[KeyStep, ...] = ()
+    #: How many points of an existing target are replaced, as far as is known before they are counted.
+    replaced_points: int = 0
 
 
 def plan_backup(
@@ -310,6 +312,7 @@ def _plan_into_existing(
         drop_indexes=drop,
         create_indexes=create,
         warnings=tuple(warnings),
+        replaced_points=existing_points,
     )
 
 

@@ -102,6 +102,10 @@ def _remove_collection(node: QdrantNode, trace: CollectionTrace) -> bool:
             if trace.asked_at and _may_still_come(trace.asked_at, settings.BACKUPMGR_LOST_ANSWER_SECONDS):
                 raise StillThere("the node may still create it") from None
             return False
+    if trace.switching:
+        aliases = node.aliases()
+        if any(aliases.get(alias) == trace.collection for alias in trace.switching):
+            return False  # the switch was made: clients use it
     return node.delete_collection(trace.collection)
 
 

@@ -69,6 +69,8 @@ class CollectionTrace:
     created: bool = False
     #: When it was asked for: a request whose answer got lost may still be on its way.
     asked_at: str = ""
+    #: Aliases that are being switched to it, now that it is proved: once they lead to it, it is no trace any more.
+    switching: tuple[str, ...] = ()
 
 
 Trace = SnapshotTrace | FolderTrace | UploadTrace | CollectionTrace | BackupTrace
@@ -135,8 +137,9 @@ def place_of(trace: Trace) -> dict[str, uuid.UUID]:
 
 def trace_from(entry: dict[str, Any]) -> Trace:
     fields = {name: value for name, value in entry.items() if name != "kind"}
-    if "known" in fields:
-        fields["known"] = tuple(fields["known"])
+    for name in ("known", "switching"):
+        if name in fields:
+            fields[name] = tuple(fields[name])
     trace: Trace = _TYPES[LeftoverKind(entry["kind"])](**fields)
     return trace
 

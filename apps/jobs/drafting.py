@@ -54,6 +54,7 @@ class JobRequest:
     #: Restores: see RestoreOrder; "" and None leave it to the restore.
     replication_factor: int | None = None
     safety_backup: bool = True
+    overwrite_method: str = ""
     verify_points: str = ""
     #: Verifications: compare the SHA-256 of the parts, and do not open them.
     hashes_only: bool = False
@@ -133,6 +134,10 @@ def restore_job(job_type: JobType, request: JobRequest) -> Job:
         )
     if request.shard_id is not None and not backup.parts.filter(shard_id=request.shard_id).exists():
         raise NotFound(f"The backup {backup.snapshot_name} holds no shard {request.shard_id}.")
+    if request.overwrite_method and not request.overwrite:
+        raise UnableToCreateJob("overwrite_method says how to overwrite: set overwrite, or leave it out.")
+    if request.overwrite_method == "switch" and request.shard_id is not None:
+        raise UnableToCreateJob("A single shard is always overwritten in place: leave overwrite_method out.")
     target_cluster = request.target_cluster or request.cluster or backup.cluster or _default_cluster()
     target_collection = request.target_collection or request.collection_name
     check_name(target_collection)
@@ -151,6 +156,7 @@ def restore_job(job_type: JobType, request: JobRequest) -> Job:
         options={
             "replication_factor": request.replication_factor,
             "safety_backup": request.safety_backup,
+            "overwrite_method": request.overwrite_method,
             "verify_points": request.verify_points,
         },
         subject_cluster=target_cluster,

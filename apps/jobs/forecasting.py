@@ -5,7 +5,7 @@ from __future__ import annotations
 from apps.backups.backup import BackupOrder
 from apps.backups.fleet import demand_health, open_fleet
 from apps.backups.forecast import Forecast, forecast_backup, forecast_restore, note_error
-from apps.backups.restoring import RestoreOrder
+from apps.backups.restore_order import RestoreOrder
 from apps.clusters.models import Purpose
 from apps.core.errors import BackupmgrError, NotFound
 from apps.core.text import format_size, plural
@@ -33,6 +33,7 @@ def restore_order(job: Job) -> RestoreOrder:
         shard_id=job.shard_id,
         replication_factor=job.options.get("replication_factor"),
         safety_backup=job.options.get("safety_backup", True),
+        overwrite_method=job.options.get("overwrite_method", ""),
         verify_points=job.options.get("verify_points", ""),
     )
 

@@ -58,7 +58,7 @@ def test_into_a_new_name_nothing_is_touched_and_two_clicks_start_one_job(
 ) -> None:
     address = step(backup, live, target_collection="products-2")
     plan = root.get(address)
-    assert "This creates the collection products-2 on berlin. Nothing that exists is touched." in html(plan)
+    assert "The collection &#x27;products-2&#x27; is created on &#x27;berlin&#x27;" in html(plan)
     assert not Job.objects.exists()
 
     first, second = root.post(address, hidden(plan)), root.post(address, hidden(plan))
@@ -115,7 +115,7 @@ def test_a_name_that_is_taken_is_refused_until_overwrite_is_chosen(root: Client,
 def test_overwriting_wants_the_name_typed(root: Client, live: Cluster, fitting: Backup) -> None:
     address = step(fitting, live, overwrite="on")
     plan = root.get(address)
-    assert "This replaces products on berlin" in html(plan)
+    assert "The points of &#x27;products&#x27; on &#x27;berlin&#x27;" in html(plan)
 
     wrong = root.post(address, hidden(plan) | {"typed_name": "Products"})
     assert "exactly as it is written" in html(wrong)
@@ -130,14 +130,14 @@ def test_what_has_changed_since_the_plan_was_read_is_shown_before_anything_start
 ) -> None:
     address = step(fitting, live, overwrite="on")
     plan = root.get(address)
-    assert "This replaces products on berlin" in html(plan)
+    assert "The points of &#x27;products&#x27; on &#x27;berlin&#x27;" in html(plan)
     requests.delete(f"{live.url}/collections/products", timeout=10).raise_for_status()
 
     told = root.post(address, hidden(plan) | {"typed_name": "products"})
 
     assert not Job.objects.exists()
     assert "What is there has changed since you read this." in html(told)
-    assert "This creates the collection products on berlin." in html(told)
+    assert "The collection &#x27;products&#x27; is created on &#x27;berlin&#x27;" in html(told)
     root.post(address, hidden(told) | {"typed_name": "products"})
     assert Job.objects.count() == 1
 

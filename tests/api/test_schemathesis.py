@@ -27,7 +27,7 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from apps.backups.leftovers import leave_behind
-from apps.backups.models import Leftover, Orphan, OrphanKind
+from apps.backups.models import KeptCollection, Leftover, Orphan, OrphanKind
 from apps.backups.policies import RetentionPolicy
 from apps.backups.reconcile.findings import Finding
 from apps.backups.reconcile.recording import record_finding
@@ -115,6 +115,7 @@ def world(
         "storage": [storage, other],
         "operations": [start_operation(operation=asked, now=NOW)],
         "leftovers": [leave_something(storage)],
+        "kept-collections": [keep_something(cluster, name) for name in ("films", "gone")],
         **plan_something(cluster, storage),
         "orphans": [make_orphan(storage, name) for name in ("main/films/x", "main/films/y")] + [unknown_backup],
         "reconciliations": [ask_for_run(now=NOW)],
@@ -174,6 +175,12 @@ def leave_something(storage: StorageConfig) -> Leftover:
     trace = FolderTrace(storage_id=str(storage.pk), path="main/films/x")
     leave_behind(Traces([trace]), job_id=uuid.uuid4(), reason="The disk was away.")
     return Leftover.objects.get()
+
+
+def keep_something(cluster: Cluster, name: str) -> KeptCollection:
+    return KeptCollection.objects.create(
+        cluster=cluster, collection_name=name, replaced_by="films-2", aliases=["live"], points_count=10, created_at=NOW
+    )
 
 
 def plan_something(cluster: Cluster, storage: StorageConfig) -> dict[str, list[Any]]:

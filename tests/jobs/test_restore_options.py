@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from apps.backups import comparing, restoring, safety
+from apps.backups import comparing, restoring, safety, sending
 from apps.backups.engine import EngineUnavailable
-from apps.backups.models import Backup, Leftover, Verification
-from apps.clusters.qdrant import QdrantNode, QdrantTimeout
+from apps.backups.models import Backup, Verification
+from apps.clusters.qdrant import QdrantTimeout
 from apps.jobs.models import Job
 from tests.support import Collections, RunJob, story
 
@@ -48,10 +48,10 @@ def test_one_point_that_differs_fails_the_restore_and_its_collection_goes(
     change: str, run: RunJob, films: Collections, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Counts, configuration and schema are right; somebody changed one point behind Qdrant's back."""
-    genuine = restoring.Restorer._prove
+    genuine = restoring.prove
 
-    def prove(self: Any, *args: Any, **options: Any) -> None:
-        genuine(self, *args, **options)
+    def prove(restoration: Any, topology: Any) -> str:
+        told = genuine(restoration, topology)
         point = films.point(7)
         if change == "payload":
             point["payload"]["city"] = "Rome"
@@ -59,10 +59,11 @@ def test_one_point_that_differs_fails_the_restore_and_its_collection_goes(
             point["vector"]["text"] = [1, 0, 0, 0, 0, 0, 0, 0.5]
         else:
             films.call("POST", "/collections/again/points/delete?wait=true", {"points": [7]})
-            return
+            return told
         films.put("/collections/again/points?wait=true", {"points": [point]})
+        return told
 
-    monkeypatch.setattr(restoring.Restorer, "_prove", prove)
+    monkeypatch.setattr(restoring, "prove", prove)
 
     job = restore(run, target_collection="again", verify_points="all")
 
@@ -133,7 +134,7 @@ def test_a_failure_in_the_middle_names_the_safety_backup(
     def fail(self: Any, part: Any, endpoint: Any) -> None:
         raise QdrantTimeout("Qdrant did not answer.")
 
-    monkeypatch.setattr(restoring.Restorer, "_upload", fail)
+    monkeypatch.setattr(sending.Sender, "_upload", fail)
 
     job = restore(run, overwrite=True)
 
@@ -158,95 +159,6 @@ def test_without_a_safety_backup_nothing_is_touched(
     assert job.status == "failed"
     assert "could not be made, so nothing was touched: No replica. To go without one" in job.error
     assert films.count("films") == 310
-
-
-# --- an alias ----------------------------------------------------------------------------------------------
-def alias(films: Collections, name: str, collection: str) -> None:
-    films.call("POST", "/collections/aliases", {
-        "actions": [{"create_alias": {"collection_name": collection, "alias_name": name}}]
-    })  # fmt: skip
-
-
-def owners(films: Collections) -> dict[str, str]:
-    found = films.call("GET", "/aliases")["result"]["aliases"]
-    return {entry["alias_name"]: entry["collection_name"] for entry in found}
-
-
-def test_an_alias_is_restored_beside_and_switched_and_the_old_collection_stays(
-    run: RunJob, films: Collections, node: Any
-) -> None:
-    alias(films, "live", "films")
-    alias(films, "other", "films")
-    films.fill("films", range(301, 350))
-    node.clear_log()
-
-    job = restore(run, target_collection="live", overwrite=True)
-
-    assert job.status == "completed", story(job)
-    new = owners(films)["live"]
-    assert new.startswith("live-")
-    assert owners(films)["other"] == "films"
-    assert (films.count(new), films.count("films")) == (301, 350)
-    assert "was kept" in story(job)
-    assert sum(entry["path"] == "/collections/aliases" for entry in node.log()) == 1
-    assert Backup.objects.count() == 1
-    assert not Leftover.objects.exists()
-
-
-def test_an_alias_stays_where_it_is_when_the_restore_fails(
-    run: RunJob, films: Collections, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    alias(films, "live", "films")
-
-    def fail(self: Any, *args: Any, **options: Any) -> None:
-        raise restoring.RestoreDiffers("It differs.")
-
-    monkeypatch.setattr(restoring.Restorer, "_prove", fail)
-
-    job = restore(run, target_collection="live", overwrite=True)
-
-    assert job.status == "failed"
-    assert owners(films) == {"live": "films"}
-    assert films.names() == ["films"]
-
-
-def test_a_switch_whose_answer_is_lost_is_looked_up(
-    run: RunJob, films: Collections, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The restored collection must not be removed as half a one once clients come to it."""
-    alias(films, "live", "films")
-    genuine = QdrantNode.switch_alias
-    seen: list[Any] = []
-
-    def lost(self: Any, name: str, collection: str) -> None:
-        seen.append(list(Job.objects.get(type="restore").checkpoint["traces"]))
-        genuine(self, name, collection)
-        raise QdrantTimeout("Qdrant did not answer.")
-
-    monkeypatch.setattr(QdrantNode, "switch_alias", lost)
-
-    job = restore(run, target_collection="live", overwrite=True)
-
-    assert job.status == "completed", story(job)
-    assert films.count(owners(films)["live"]) == 301
-    assert seen == [[]], "a trace would have a later attempt remove what clients use"
-
-
-def test_a_switch_that_was_refused_takes_the_new_collection_back(
-    run: RunJob, films: Collections, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    alias(films, "live", "films")
-
-    def refuse(self: Any, name: str, collection: str) -> None:
-        raise QdrantTimeout("Qdrant did not answer.")
-
-    monkeypatch.setattr(QdrantNode, "switch_alias", refuse)
-
-    job = restore(run, target_collection="live", overwrite=True)
-
-    assert job.status != "completed"
-    assert owners(films) == {"live": "films"}
-    assert films.names() == ["films"]
 
 
 # --- replicas ----------------------------------------------------------------------------------------------

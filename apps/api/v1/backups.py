@@ -21,6 +21,7 @@ from apps.api.fields import (
     ObjectField,
     TextField,
     TimeField,
+    overwrite_method,
     replication_factor,
     safety_backup,
     verify_points,
@@ -136,6 +137,7 @@ class BackupRestoreSerializer(serializers.Serializer[Any]):
     restore_aliases = FlagField(required=False, default=False)
     replication_factor = replication_factor()
     safety_backup = safety_backup()
+    overwrite_method = overwrite_method()
     verify_points = verify_points()
     metadata = MetadataField(required=False)
 
@@ -231,6 +233,7 @@ class BackupRestoreView(OneBackup):
             restore_aliases=data["restore_aliases"],
             replication_factor=data.get("replication_factor"),
             safety_backup=data["safety_backup"],
+            overwrite_method=data.get("overwrite_method", ""),
             verify_points=data.get("verify_points", ""),
             metadata=data.get("metadata", {}),
         )

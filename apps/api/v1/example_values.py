@@ -381,6 +381,17 @@ LEFTOVER: dict[str, Any] = {
     "created_at": AT,
     "next_try_at": "2026-08-01T02:02:40Z",
 }
+KEPT_COLLECTION: dict[str, Any] = {
+    "id": "a4b5c6d7-6e7f-4a8b-9c1d-4e5f6a7b8c99",
+    "cluster": "main",
+    "collection_name": "films",
+    "replaced_by": "films-20260801T021500Z",
+    "aliases": ["films-live"],
+    "points_count": 120034,
+    "job_id": JOB,
+    "created_at": AT,
+    "switched_at": "2026-08-01T02:02:41Z",
+}
 
 
 def page_of(*items: Any) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from apps.api.fields import (
     TimeField,
     job_status,
     job_type,
+    overwrite_method,
     replication_factor,
     safety_backup,
     verify_points,
@@ -173,6 +174,7 @@ class JobCreateSerializer(serializers.Serializer[Any]):
     )
     replication_factor = replication_factor()
     safety_backup = safety_backup()
+    overwrite_method = overwrite_method()
     verify_points = verify_points()
     hashes_only = FlagField(required=False, default=False, help_text="Verifications: do not open the parts")
     policy = TextField(
@@ -294,6 +296,7 @@ class JobsView(ApiView):
             restore_aliases=data["restore_aliases"],
             replication_factor=data.get("replication_factor"),
             safety_backup=data["safety_backup"],
+            overwrite_method=data.get("overwrite_method", ""),
             verify_points=data.get("verify_points", ""),
             hashes_only=data["hashes_only"],
             metadata=data.get("metadata", {}),

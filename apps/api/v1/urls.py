@@ -23,6 +23,7 @@ from apps.api.v1.collections import CollectionClusterView, CollectionsView, Coll
 from apps.api.v1.coverage import CoverageView
 from apps.api.v1.docs import DocsView, RedocView, SchemaView
 from apps.api.v1.jobs import JobAttemptsView, JobCancelView, JobEventsView, JobRetryView, JobsView, JobView
+from apps.api.v1.kept import KeptCollectionsView, KeptCollectionView, KeptForgetView, KeptSwitchBackView
 from apps.api.v1.leftovers import LeftoverRetryView, LeftoversView, LeftoverView
 from apps.api.v1.operations import OperationsView, OperationView
 from apps.api.v1.orphans import (
@@ -116,6 +117,10 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("leftovers", LeftoversView.as_view()),
     path("leftovers/<str:id>", LeftoverView.as_view()),
     path("leftovers/<str:id>/retry", LeftoverRetryView.as_view()),
+    path("kept-collections", KeptCollectionsView.as_view()),
+    path("kept-collections/<str:id>", KeptCollectionView.as_view()),
+    path("kept-collections/<str:id>/forget", KeptForgetView.as_view()),
+    path("kept-collections/<str:id>/switch-back", KeptSwitchBackView.as_view()),
     path("schedules", SchedulesView.as_view()),
     path("schedules/preview", SchedulePreviewView.as_view()),
     path("schedules/<str:id>", ScheduleView.as_view()),

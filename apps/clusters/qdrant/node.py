@@ -120,14 +120,19 @@ class QdrantNode:
     def placement(self, name: str) -> Placement:
         return Placement.from_answer(self.call("GET", f"/collections/{segment(name)}/cluster"))
 
-    def count(self, name: str, shard_id: int | None = None) -> int:
-        """Count exactly; with `shard_id` this node's replica of that shard only (Qdrant 1.11.1 and later)."""
+    def count(self, name: str, shard_id: int | None = None, *, key: str | int | None = None) -> int:
+        """Count exactly; with `shard_id` this node's replica of that shard only (Qdrant 1.11.1 and later), with `key`
+        the points under that shard key.
+        """
         where = "" if shard_id is None else f"/shards/{shard_id}"
+        body: dict[str, Any] = {"exact": True}
+        if key is not None:
+            body["shard_key"] = key
         try:
             answer = self.call(
                 "POST",
                 f"/collections/{segment(name)}{where}/points/count",
-                json={"exact": True},
+                json=body,
                 timeout_seconds=max(self.endpoint.timeout_seconds, 300),
             )
         except QdrantRejected as error:
@@ -209,13 +214,17 @@ class QdrantNode:
         if actions:
             self.call("POST", "/collections/aliases", json={"actions": actions})
 
-    def switch_alias(self, alias: str, collection: str) -> None:
-        """Point an alias that exists at another collection; nobody ever finds it missing."""
-        actions = [
-            {"delete_alias": {"alias_name": alias}},
-            {"create_alias": {"collection_name": collection, "alias_name": alias}},
-        ]
-        self.call("POST", "/collections/aliases", json={"actions": actions})
+    def switch_aliases(self, names: Iterable[str], collection: str, *, create: Iterable[str] = ()) -> None:
+        """Point aliases that exist at another collection, and make those of `create`, all in one step: nobody ever
+        finds one missing.
+        """
+        actions: list[dict[str, Any]] = []
+        for name in names:
+            actions.append({"delete_alias": {"alias_name": name}})
+            actions.append({"create_alias": {"collection_name": collection, "alias_name": name}})
+        actions += [{"create_alias": {"collection_name": collection, "alias_name": name}} for name in create]
+        if actions:
+            self.call("POST", "/collections/aliases", json={"actions": actions})
 
     # --- snapshots of a collection and of a shard ------------------------------------------------------------
     # `shard_id` None means the snapshots of the collection (this node's part of it).

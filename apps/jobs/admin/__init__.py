@@ -19,7 +19,8 @@ from apps.core.admin_kit import FactAdmin, may
 from apps.core.permissions import Scope
 from apps.core.text import format_duration
 from apps.jobs.admin import backup_all_page, backup_page, restore_page, verify_page
-from apps.jobs.admin import left_behind as left_behind  # registers its pages
+from apps.jobs.admin import kept as kept  # registers its pages
+from apps.jobs.admin import left_behind as left_behind
 from apps.jobs.admin.cells import (
     duration_cell,
     figures,

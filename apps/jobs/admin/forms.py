@@ -165,6 +165,17 @@ class RestoreForm(forms.Form):
         widget=UnfoldBooleanWidget,
         help_text="Its points are replaced by those of the backup; what was written since is lost.",
     )
+    overwrite_method = forms.ChoiceField(
+        label="How to overwrite",
+        required=False,
+        choices=[
+            ("", "Beside and switch where an alias leads to it, else in place"),
+            ("switch", "Restore beside, then switch its aliases; the old one is kept"),
+            ("in_place", "In place, under its own name"),
+        ],
+        widget=UnfoldAdminSelectWidget,
+        help_text="Beside and switch: clients that come through an alias never find half a collection.",
+    )
     no_safety_backup = forms.BooleanField(
         required=False,
         label="Overwrite without a safety backup",

@@ -84,6 +84,7 @@ def _wanted(backup: Backup, data: dict[str, Any]) -> JobRequest:
         restore_aliases=data.get("restore_aliases", False),
         replication_factor=data.get("replication_factor"),
         safety_backup=not data.get("no_safety_backup"),
+        overwrite_method=data.get("overwrite_method") or "",
         verify_points=data.get("verify_points") or "",
     )
 
@@ -98,12 +99,17 @@ def _preview(backup: Backup, form: RestoreForm) -> Preview:
         shard_id=data["shard"],
         replication_factor=data.get("replication_factor"),
         safety_backup=not data.get("no_safety_backup"),
+        overwrite_method=data.get("overwrite_method") or "",
+        restore_aliases=data.get("restore_aliases", False),
+        verify_points=data.get("verify_points") or "",
     )
 
 
 def _effect(preview: Preview) -> str:
     """What a confirmation confirms: it is asked for again when this has become something else."""
-    return "unknown" if preview.unknown else "replaces" if preview.exists else "creates"
+    if preview.unknown:
+        return "unknown"
+    return "replaces" if preview.exists else "switches" if preview.switches else "creates"
 
 
 def _backup(request: HttpRequest) -> Backup | None:
