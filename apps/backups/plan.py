@@ -211,10 +211,14 @@ def plan_restore(
     if manifest.config["params"].get("sharding_method") == "custom" and target.peer_id is None:
         raise PlanBlocked("The backup has custom shard keys, and the target is a standalone node: it cannot have them.")
     factor = replication_factor or int(manifest.config["params"].get("replication_factor") or 1)
+    if replication_factor and replication_factor > nodes:
+        raise PlanBlocked(
+            f"{replication_factor} replicas of each shard were asked for, and the target has {nodes} "
+            f"{'node' if nodes == 1 else 'nodes'}: ask for {nodes} at most, or leave replication_factor out."
+        )
     if factor > nodes:
-        who = "The restore" if replication_factor else "The backup"
         warnings.append(
-            f"{who} asks for {factor} replicas of each shard, and the target has {nodes} "
+            f"The backup asks for {factor} replicas of each shard, and the target has {nodes} "
             f"{'node' if nodes == 1 else 'nodes'}: Qdrant makes as many replicas as there are nodes."
         )
     if replication_factor and existing is not None:

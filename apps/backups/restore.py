@@ -16,6 +16,7 @@ from apps.backups.switching import Way, aliases_to_set, choose_way, take_over_sw
 from apps.backups.topology import merge
 from apps.backups.verifications import Proof
 from apps.backups.verify import PartDamaged, check_part, found_damaged, load_manifest, read_manifest
+from apps.clusters.keys import demand_right_to_restore
 from apps.clusters.models import Purpose
 from apps.core.errors import BackupmgrError
 from apps.core.text import format_size, plural
@@ -173,6 +174,8 @@ def _plan(order: RestoreOrder, manifest: Manifest, fleet: Fleet) -> tuple[Way, R
             f"{', '.join(map(str, fleet.unreachable))}): replicas there could not be restored. Start them, or register "
             f"their addresses."
         )
+    for one in fleet.nodes.values() if fleet.peers else [node]:
+        demand_right_to_restore(one.endpoint, is_shared=not order.cluster.restore_api_key)
     aliases = node.aliases()
     way = choose_way(order, aliases, node.collections() if order.overwrite else [])
     order = way.order

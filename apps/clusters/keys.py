@@ -69,6 +69,16 @@ def check_keys(backup: Endpoint, restore: Endpoint, *, is_shared: bool) -> tuple
     )
 
 
+def demand_right_to_restore(endpoint: Endpoint, *, is_shared: bool) -> None:
+    """Make sure that the key that restores use may restore, without changing anything on the node.
+
+    A node that does not tell is no refusal. Raises: QdrantDenied with a sentence for people.
+    """
+    check = _check(endpoint, Purpose.RESTORE, is_shared=is_shared)
+    if check.problem is not None:
+        raise QdrantDenied(check.message, status=403)
+
+
 def _check(endpoint: Endpoint, purpose: Purpose, *, is_shared: bool) -> KeyCheck:
     nobodys = f"backupmgr-asks-for-rights-{uuid.uuid4().hex}"
     path = f"/collections/{nobodys}/shards/{SHARD}/snapshots"

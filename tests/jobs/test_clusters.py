@@ -14,6 +14,7 @@ import requests
 
 from apps.backups.models import Backup
 from apps.clusters.models import Cluster
+from apps.jobs.admin.preview import preview_restore
 from apps.sandbox import SandboxCluster, SandboxNode
 from apps.storage.models import StorageConfig
 from tests.support import RunJob, assert_failed_cleanly, files, story, wait_until
@@ -286,6 +287,60 @@ class TestRestore:
             job = run("restore", "films", snapshot_name=name, target_cluster=one)
             assert job.status == "completed", story(job)
             assert "asks for 2 replicas of each shard, and the target has 1 node" in story(job)
+
+    def test_another_number_of_replicas_is_made_and_every_one_filled(
+        self, films: Films, three: Cluster, run: RunJob, storage: StorageConfig
+    ) -> None:
+        name = run("backup", "films").snapshot_name
+        job = run("restore", "films", snapshot_name=name, target_collection="copy", replication_factor=3)
+        assert job.status == "completed", story(job)
+        assert "60 points in 3 shards (9 replicas)" in story(job)
+        refused = run("restore", "films", snapshot_name=name, target_collection="more", replication_factor=4)
+        assert "4 replicas of each shard were asked for, and the target has 3 nodes" in refused.error
+        assert films.names() == ["copy", "films"]
+
+    def test_a_key_that_may_not_restore_is_refused_before_anything_is_touched(
+        self, films: Films, three: Cluster, run: RunJob, storage: StorageConfig
+    ) -> None:
+        name = run("backup", "films").snapshot_name
+        for node in films.cluster.nodes:
+            node.set_keys("full", "only-reads")
+        for key, words in (("only-reads", "may not recover collections"), ("wrong", "does not accept the API key")):
+            three.restore_api_key = key
+            three.api_key = "full"
+            three.save()
+            job = run("restore", "films", snapshot_name=name, target_collection="copy")
+            assert job.status == "failed"
+            assert words in job.error, job.error
+        for node in films.cluster.nodes:
+            node.set_keys(None, None)
+        assert films.names() == ["films"]
+
+    def test_an_old_version_on_the_target_is_refused(
+        self, films: Films, three: Cluster, run: RunJob, storage: StorageConfig
+    ) -> None:
+        name = run("backup", "films").snapshot_name
+        for node in films.cluster.nodes:
+            node.version = "1.17.1"
+        job = run("restore", "films", snapshot_name=name, target_collection="copy")
+        assert job.status == "failed"
+        assert "made by Qdrant 1.18.3, the target is 1.17.1" in job.error
+        assert films.names() == ["films"]
+
+    def test_the_preview_asks_every_node(
+        self, films: Films, three: Cluster, run: RunJob, storage: StorageConfig
+    ) -> None:
+        """A replica that only its own node calls Dead, and a node that is down, are in the plan of the page."""
+        backup = Backup.objects.get(pk=run("backup", "films").backup_id)
+        fine = preview_restore(backup=backup, cluster=three, collection="films", overwrite=True, shard_id=None)
+        assert (fine.blocked, fine.exists) == ("", True)
+        films.cluster.set_replica_state("films", 1, 2, "Dead")
+        sick = preview_restore(backup=backup, cluster=three, collection="films", overwrite=True, shard_id=None)
+        assert "shard 1 is Dead" in sick.blocked
+        films.cluster.stop(2, grace_seconds=0)
+        down = preview_restore(backup=backup, cluster=three, collection="copy", overwrite=False, shard_id=None)
+        assert "Not every node of the cluster 'three' can be reached" in down.blocked
+        assert str(films.cluster.peer_id(2)) in down.blocked
 
     def test_a_replica_that_is_not_active_blocks_an_overwrite(
         self, films: Films, three: Cluster, run: RunJob, storage: StorageConfig

@@ -162,13 +162,13 @@ def test_without_a_safety_backup_nothing_is_touched(
 
 
 # --- replicas ----------------------------------------------------------------------------------------------
-def test_the_replication_factor_can_be_another(run: RunJob, films: Collections) -> None:
-    job = restore(run, target_collection="again", replication_factor=2)
+def test_the_replication_factor_can_be_another_and_what_cannot_be_is_refused(run: RunJob, films: Collections) -> None:
+    job = restore(run, target_collection="again", replication_factor=1)
+    more = restore(run, target_collection="more", replication_factor=2)
+    in_place = restore(run, overwrite=True, replication_factor=1)
 
     assert job.status == "completed", story(job)
-    params = films.call("GET", "/collections/again")["result"]["config"]["params"]
-    assert params["replication_factor"] == 2
-    assert "asks for 2 replicas" in story(job)
-    refused = restore(run, overwrite=True, replication_factor=2)
-    assert refused.status == "failed"
-    assert "its replication factor stays as it is" in refused.error
+    assert (more.status, in_place.status) == ("failed", "failed")
+    assert "2 replicas of each shard were asked for, and the target has 1 node" in more.error
+    assert "its replication factor stays as it is" in in_place.error
+    assert films.names() == ["again", "films"]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+import uuid
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,8 @@ from django.utils import timezone
 from apps.backups import opening
 from apps.backups.engine import EngineUnavailable, PartUnreadable
 from apps.backups.models import Backup, Verification
+from apps.backups.verify import BackupDamaged, PartDamaged, check_part, load_manifest
+from apps.jobs.jobrun import JobRun
 from apps.jobs.models import Job
 from apps.jobs.runner import run_job
 from apps.jobs.services import JobRequest, create_job, delete_backup
@@ -133,6 +137,57 @@ def test_one_flipped_bit_anywhere_in_a_stored_part_is_found(
 
     backup.refresh_from_db()
     assert (backup.status, backup.status_reason, backup.proof) == ("completed", "", "opened")
+
+
+@pytest.mark.parametrize(
+    "kind", ["folder", pytest.param("bucket", marks=[pytest.mark.s3, pytest.mark.xdist_group("s3")])]
+)
+def test_a_byte_flipped_at_any_of_many_places_is_found_in_every_file(
+    kind: str, run: RunJob, backup: Backup, request: pytest.FixtureRequest
+) -> None:
+    """All over the parts and the manifest; by the function that verifications and restores read them with."""
+    if kind == "bucket":
+        config = request.getfixturevalue("s3_config")
+        config.save()
+        backup = Backup.objects.get(pk=run("backup", "films", storage=config).backup_id)
+    store, chance = open_store(backup.storage), random.Random(11)
+    manifest = load_manifest(backup, store)
+    job = Job.objects.create(**working_on(backup))
+    with JobRun(job) as held:
+        for part in manifest.parts:
+            key = f"{backup.path}/{part.file}"
+            whole = store.get(key, part.size_bytes)
+            check_part(backup, part, store, held)
+            for at in [0, part.size_bytes - 1, *(chance.randrange(part.size_bytes) for _ in range(60))]:
+                data = bytearray(whole)
+                data[at] ^= chance.randrange(1, 256)
+                store.delete(key)
+                store.put(key, bytes(data))
+                with pytest.raises(PartDamaged, match="was altered in the storage"):
+                    check_part(backup, part, store, held)
+            store.delete(key)
+            store.put(key, whole)
+            check_part(backup, part, store, held)
+    key = f"{backup.path}/manifest.json"
+    whole = store.get(key, 10**6)
+    for _ in range(60):
+        data = bytearray(whole)
+        data[chance.randrange(len(whole))] ^= chance.randrange(1, 256)
+        store.delete(key)
+        store.put(key, bytes(data))
+        with pytest.raises(BackupDamaged, match="not the one that was written"):
+            load_manifest(backup, store)
+
+
+def working_on(backup: Backup) -> dict[str, Any]:
+    """The fields of a job that is verifying the backup."""
+    now = timezone.now()
+    return {
+        "type": "verify", "status": "running", "cluster": backup.cluster, "collection_name": "films",
+        "storage": backup.storage, "backup": backup, "subject_cluster": backup.cluster, "subject_collection": "x",
+        "not_before": now, "created_at": now, "started_at": now, "lease_token": uuid.uuid4(),
+        "lease_until": now + timedelta(hours=1),
+    }  # fmt: skip
 
 
 def test_all_bad_parts_are_named(run: RunJob, backup: Backup, folder: Path) -> None:

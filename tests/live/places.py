@@ -20,6 +20,8 @@ from tests.support import wait_until
 #: REST addresses of the nodes of one real cluster, comma separated; and of a real node that is alone.
 URLS = [url.strip().rstrip("/") for url in os.environ.get("QDRANT_URLS", "").split(",") if url.strip()]
 URL = os.environ.get("QDRANT_URL", "").rstrip("/")
+#: REST address of a real node that runs in cluster mode, and is the only one of its cluster.
+LONE_URL = os.environ.get("QDRANT_LONE_URL", "").rstrip("/")
 KEY = os.environ.get("QDRANT_API_KEY", "")
 #: A program that takes `kill N` and `up N` for the Nth of QDRANT_URLS, for the tests in which a node dies.
 CONTROL = os.environ.get("QDRANT_CONTROL", "")
@@ -138,10 +140,11 @@ class Nodes:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a test runs: a cluster of three nodes, and one node that is alone."""
+    """Where a test runs: a cluster of three nodes, one node that is alone, and a cluster of one node."""
 
     three: Nodes
     one: Nodes
+    lone: Nodes
 
 
 @contextmanager
@@ -150,12 +153,13 @@ def sandbox_place(folder: Path) -> Iterator[Place]:
     with ExitStack() as stack:
         cluster = stack.enter_context(SandboxCluster(folder / "three"))
         node = stack.enter_context(SandboxNode(folder / "one"))
+        lone = stack.enter_context(SandboxCluster(folder / "lone", nodes=1))
 
         def kill(number: int) -> None:
             cluster.stop(number, grace_seconds=0)
 
         three = Nodes(cluster.urls, kill, lambda number: void(cluster.start(number)), cluster)
-        yield Place(three, Nodes([node.url]))
+        yield Place(three, Nodes([node.url]), Nodes(list(lone.urls), sandbox=lone))
 
 
 @contextmanager
@@ -172,13 +176,14 @@ def real_place() -> Iterator[Place]:
 
         return do
 
-    place = Place(Nodes(URLS, control("kill"), control("up")), Nodes([URL]))
+    place = Place(Nodes(URLS, control("kill"), control("up")), Nodes([URL]), Nodes([LONE_URL] if LONE_URL else []))
     try:
         yield place
     finally:
-        for nodes in (place.three, place.one):
+        places = [some for some in (place.three, place.one, place.lone) if some.urls]
+        for nodes in places:
             for name in nodes.made:
-                for one in (place.three, place.one):
+                for one in places:
                     requests.delete(f"{one.urls[0]}/collections/{name}", headers={"api-key": KEY}, timeout=60)
 
 

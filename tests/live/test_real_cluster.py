@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.utils import timezone
 
-from apps.backups.models import Backup, Leftover
+from apps.backups.models import Backup, KeptCollection, Leftover, Verification
 from apps.clusters.models import Cluster
+from apps.jobs.kept import remove_kept, switch_back
 from apps.storage.models import StorageConfig
 from tests.live.places import KEY, URL, URLS, Nodes, Place, real_place, sandbox_place
 from tests.support import RunJob, files, story, wait_until
@@ -101,6 +103,14 @@ def backed_up(run: RunJob, nodes: Nodes, name: str, cluster: Cluster) -> Any:
     return job
 
 
+def delete_half(nodes: Nodes, name: str, facts: dict[str, Any]) -> None:
+    """Delete half of the points under every key."""
+    for key in facts["points"]:
+        body: dict[str, Any] = {"filter": {"must": [{"key": "n", "range": {"gte": POINTS // 2}}]}}
+        path = f"/collections/{name}/points/delete?wait=true"
+        nodes.call("POST", path, body if key is None else {**body, "shard_key": key})
+
+
 def assert_restored(nodes: Nodes, name: str, before: dict[str, Any], job: Any, replicas: int) -> None:
     """Everything is there again, in every replica, and every node answers for all of it."""
     assert job.status == "completed", story(job)
@@ -173,6 +183,82 @@ def test_shard_keys_into_a_node_that_is_alone_are_refused_before_anything_is_tou
     assert not place.one.exists(target)
 
 
+@pytest.mark.parametrize("naming", [SAME, NEW])
+@pytest.mark.parametrize("replicas", [1, 2])
+@pytest.mark.parametrize("sharding", [AUTO, CUSTOM])
+def test_three_nodes_into_a_cluster_of_one_node_and_back(
+    sharding: str, replicas: int, naming: str, place: Place, three: Cluster, run: RunJob, storage: StorageConfig
+) -> None:
+    """One node in cluster mode has shard keys, other than a node that is alone."""
+    if not place.lone.urls:
+        pytest.skip("QDRANT_LONE_URL names no real Qdrant")
+    lone = Cluster.objects.create(name="lone", url=place.lone.urls[0], api_key=KEY)
+    films = create(place.three, sharding, replicas)
+    before = place.three.facts(films)
+    backup = backed_up(run, place.three, films, three)
+    target = place.lone.name() if naming == NEW else films
+
+    job = run("restore", films, snapshot_name=backup.snapshot_name, target_collection=target, target_cluster=lone)
+
+    assert_restored(place.lone, target, before, job, replicas)
+    place.three.delete(films)
+    back = backed_up(run, place.lone, target, lone)
+    job = run("restore", target, snapshot_name=back.snapshot_name, target_collection=films, target_cluster=three)
+    assert_restored(place.three, films, before, job, replicas)
+    place.lone.delete(target)
+
+
+@pytest.mark.parametrize("sharding", [AUTO, CUSTOM])
+def test_every_point_of_every_replica_is_compared_when_asked_for(
+    sharding: str, place: Place, three: Cluster, run: RunJob, storage: StorageConfig
+) -> None:
+    films = create(place.three, sharding, 2)
+    before = place.three.facts(films)
+    backup = backed_up(run, place.three, films, three)
+    target = place.three.name()
+
+    job = run(
+        "restore", films, snapshot_name=backup.snapshot_name, target_collection=target, verify_points="all"
+    )  # fmt: skip
+
+    assert_restored(place.three, target, before, job, 2)
+    found = Verification.objects.get(kind="restored")
+    assert found.points_compared == sum(before["counts"].values())
+    assert found.details["compared_shards"] == sorted(before["counts"])
+    checked = run("verify", films, snapshot_name=backup.snapshot_name)
+    assert checked.status == "completed", story(checked)
+
+
+@pytest.mark.parametrize("sharding", [AUTO, CUSTOM])
+def test_clients_behind_an_alias_are_switched_to_what_was_restored_beside(
+    sharding: str, place: Place, three: Cluster, run: RunJob, storage: StorageConfig
+) -> None:
+    films = create(place.three, sharding, 2)
+    before = place.three.facts(films)
+    backup = backed_up(run, place.three, films, three)
+    alias = f"{films}-live"
+    place.three.call("POST", "/collections/aliases", {
+        "actions": [{"create_alias": {"collection_name": films, "alias_name": alias}}]
+    })  # fmt: skip
+    delete_half(place.three, films, before)
+    old = place.three.facts(films)
+
+    job = run("restore", films, snapshot_name=backup.snapshot_name, overwrite=True)
+
+    assert job.status == "completed", story(job)
+    kept = KeptCollection.objects.get()
+    place.three.made.append(kept.replaced_by)
+    assert_restored(place.three, kept.replaced_by, before, job, 2)
+    assert place.three.facts(films) == old
+    for number in place.three.numbers:
+        found = place.three.call("GET", f"/collections/{kept.replaced_by}/aliases", node=number)["aliases"]
+        assert [one["alias_name"] for one in found] == [alias]
+    back = switch_back(kept_id=kept.pk, now=timezone.now())
+    assert place.three.call("GET", f"/collections/{films}/aliases")["aliases"][0]["alias_name"] == alias
+    remove_kept(kept_id=back.pk, now=timezone.now())
+    assert not place.three.exists(kept.replaced_by)
+
+
 @pytest.mark.parametrize("sharding", [AUTO, CUSTOM])
 def test_a_live_collection_is_overwritten_in_every_replica(
     sharding: str, place: Place, three: Cluster, run: RunJob, storage: StorageConfig
@@ -180,10 +266,7 @@ def test_a_live_collection_is_overwritten_in_every_replica(
     films = create(place.three, sharding, 2)
     before = place.three.facts(films)
     backup = backed_up(run, place.three, films, three)
-    for key in before["points"]:
-        body: dict[str, Any] = {"filter": {"must": [{"key": "n", "range": {"gte": POINTS // 2}}]}}
-        path = f"/collections/{films}/points/delete?wait=true"
-        place.three.call("POST", path, body if key is None else {**body, "shard_key": key})
+    delete_half(place.three, films, before)
     assert place.three.facts(films)["points"] != before["points"]
 
     job = run("restore", films, snapshot_name=backup.snapshot_name, overwrite=True)
