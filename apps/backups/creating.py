@@ -7,13 +7,16 @@ from dataclasses import replace
 from apps.backups.compare import create_body, fan_out_patch
 from apps.backups.leftovers import clean_up
 from apps.backups.plan import PlanBlocked
-from apps.backups.proving import RestoreDiffers
+from apps.backups.proving import POLL_SECONDS, RestoreDiffers
 from apps.backups.restore_order import Restoration
 from apps.backups.run import Run
-from apps.backups.topology import merge
+from apps.backups.topology import ShardKey, merge
 from apps.backups.traces import CollectionTrace, Traces
 from apps.clusters.qdrant import QdrantRejected
 from apps.core.text import plural
+
+#: How long nodes may take until all of them tell the same shard keys.
+KEYS_WITHIN_SECONDS = 60.0
 
 
 def create_target(restoration: Restoration) -> CollectionTrace:
@@ -80,8 +83,14 @@ def _create_keys(restoration: Restoration) -> None:
             restoration.fleet.first.delete_shard_key(collection, step.key)
     if not steps:
         return
-    found = merge(restoration.fleet.placements(collection)).keys
     wanted = {shard.shard_id: shard.shard_key for shard in restoration.manifest.shards}
+    found: dict[int, ShardKey | None] = {}
+    # A node that is busy hears of keys, and of fillers that are gone, later than the one that was told.
+    for _ in run.abort.until(KEYS_WITHIN_SECONDS):
+        found = merge(restoration.fleet.placements(collection)).keys
+        if found == wanted:
+            break
+        run.abort.sleep(POLL_SECONDS)
     if found != wanted:
         raise RestoreDiffers(
             f"Qdrant gave the shards of the keys other ids ({found}) than they had ({wanted}): somebody else "

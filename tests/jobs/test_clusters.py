@@ -6,12 +6,14 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import requests
 
+from apps.backups import creating
 from apps.backups.models import Backup
 from apps.clusters.models import Cluster
 from apps.jobs.admin.preview import preview_restore
@@ -326,6 +328,39 @@ class TestRestore:
         assert job.status == "failed"
         assert "made by Qdrant 1.18.3, the target is 1.17.1" in job.error
         assert films.names() == ["films"]
+
+    def test_a_node_that_hears_of_shard_keys_later_is_waited_for(
+        self, films: Films, three: Cluster, run: RunJob, storage: StorageConfig, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        films.call("PUT", "/collections/tenants", {"vectors": BODY["vectors"], "sharding_method": "custom"})
+        for key in ("filler", "b"):
+            films.call("PUT", "/collections/tenants/shards", {"shard_key": key})
+        films.call("POST", "/collections/tenants/shards/delete", {"shard_key": "filler"})
+        films.call(
+            "PUT", "/collections/tenants/points?wait=true",
+            {"points": [{"id": 1, "vector": [1, 2, 3, 4]}], "shard_key": "b"},
+        )  # fmt: skip
+        name = run("backup", "tenants").snapshot_name
+        genuine, asked = creating.merge, []
+
+        def late(placements: Any) -> Any:
+            """Show the filler for a while after it is gone."""
+            topology = genuine(placements)
+            asked.append(topology)
+            gone = replace(topology.replicas[0], shard_id=1, shard_key="backupmgr-filler-1")
+            return replace(topology, replicas=(gone, *topology.replicas)) if len(asked) < 3 else topology
+
+        monkeypatch.setattr(creating, "merge", late)
+        job = run("restore", "tenants", snapshot_name=name, target_collection="copy")
+        assert job.status == "completed", story(job)
+        assert len(asked) == 3
+        monkeypatch.setattr(creating, "KEYS_WITHIN_SECONDS", 1.0)
+        asked.clear()
+        monkeypatch.setattr(creating, "merge", lambda placements: replace(genuine(placements), replicas=()))
+        job = run("restore", "tenants", snapshot_name=name, target_collection="other")
+        assert job.status == "failed"
+        assert "other ids" in job.error
+        assert films.names() == ["copy", "films", "tenants"]
 
     def test_the_preview_asks_every_node(
         self, films: Films, three: Cluster, run: RunJob, storage: StorageConfig
