@@ -88,9 +88,9 @@ class Runner:
             self.bed.start_worker(settings)
             self._settings = settings
         deadline = time.monotonic() + _IDLE_SECONDS
-        while self._active():
+        while self._active() or self.bed.database.rows("SELECT id FROM backups_leftover"):
             if time.monotonic() > deadline:
-                raise FaultsError("a job of an earlier cell does not end")
+                raise FaultsError("a job of an earlier cell does not end, or what it left does not go")
             time.sleep(0.1)
 
     def calm(self) -> None:

@@ -15,6 +15,7 @@ import requests
 from .errors import FaultsError
 
 _TIMEOUT_SECONDS = 60
+_LOOKS = 5
 _FOREIGN_FOLDER = "20200101T000000Z-somebody-elses"
 
 
@@ -104,6 +105,17 @@ class World:
         return found | self._bucket_state()
 
     def _node_state(self) -> dict[str, str]:
+        """Look at the node; once more when a collection goes away meanwhile. Raises: FaultsError."""
+        for _ in range(_LOOKS):
+            before = self.collections()
+            try:
+                return self._look_at_node()
+            except FaultsError:
+                if set(before) <= set(self.collections()):
+                    raise
+        return self._look_at_node()
+
+    def _look_at_node(self) -> dict[str, str]:
         found = {}
         for entry in self.call("GET", "/collections")["collections"]:
             name = entry["name"]
