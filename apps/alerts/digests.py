@@ -11,7 +11,7 @@ from django.db.models import Sum
 from apps.alerts.messages import delivery_key
 from apps.alerts.models import Channel, ChannelKind, Delivery, DeliveryKind, Digest, Incident
 from apps.backups.models import Backup
-from apps.core.text import format_size
+from apps.core.text import format_size, plural
 from apps.jobs.models import Job
 from apps.jobs.states import JobStatus
 from apps.protection.judge import State, Verdict
@@ -46,10 +46,12 @@ def _write(channel: Channel, verdict: Verdict, due: datetime, now: datetime) -> 
     since = now - timedelta(days=days)
     ended = Counter(Job.objects.filter(completed_at__gte=since, completed_at__lt=now).values_list("status", flat=True))
     size = Backup.objects.filter(created_at__gte=since).aggregate(size=Sum("size_bytes"))["size"] or 0
+    going = Backup.objects.filter(delete_at__isnull=False, delete_at__lt=now + timedelta(days=days)).count()
     counts = {state.value: verdict.counts.get(state, 0) for state in State if verdict.counts.get(state)}
     subject = (
         f"[backupmgr] {ended[JobStatus.COMPLETED]} ok, {ended[JobStatus.FAILED]} failed, "
-        f"{counts.get('overdue', 0)} overdue, {counts.get('unprotected', 0)} unprotected"
+        f"{counts.get('overdue', 0)} overdue, {counts.get('unprotected', 0)} unprotected, "
+        f"{counts.get('unproven', 0)} unproven, {format_size(size)}"
     )
     wrong = list(Incident.objects.filter(resolved_at=None).order_by("-severity", "opened_at")[:20])
     lines = [
@@ -59,6 +61,7 @@ def _write(channel: Channel, verdict: Verdict, due: datetime, now: datetime) -> 
         f"In the last {'day' if days == 1 else '7 days'}: {ended[JobStatus.COMPLETED]} jobs succeeded, "
         f"{ended[JobStatus.FAILED]} failed, {ended[JobStatus.CANCELLED]} were cancelled; "
         f"{format_size(size)} backed up.",
+        f"Retention deletes {plural(going, 'backup')} in the {'day' if days == 1 else '7 days'} to come.",
         "Collections: " + (", ".join(f"{count} {state}" for state, count in counts.items()) or "none") + ".",
         "",
         *(f"- {row.summary}" for row in wrong),

@@ -11,7 +11,7 @@ from apps.alerts.models import Channel, ChannelKind, Digest, Rule, Severity
 from apps.alerts.services import ChannelInvalid, check_channel
 from apps.core.admin_forms import ConnectionForm, secret_field
 
-_GLOBS = ("clusters", "schedules")
+_GLOBS = ("clusters", "collections", "tags", "schedules")
 
 
 class ChannelForm(ConnectionForm):
@@ -31,6 +31,19 @@ class ChannelForm(ConnectionForm):
     clusters = forms.CharField(
         required=False, widget=UnfoldAdminTextInputWidget, help_text="Names or globs, separated by commas; empty: all."
     )
+    collections = forms.CharField(
+        required=False, widget=UnfoldAdminTextInputWidget, help_text="Names or globs, separated by commas; empty: all."
+    )
+    tags = forms.CharField(
+        required=False,
+        widget=UnfoldAdminTextInputWidget,
+        help_text="Collections with one of these tags, separated by commas; empty: all.",
+    )
+    quiet_hours = forms.CharField(
+        required=False,
+        widget=UnfoldAdminTextInputWidget,
+        help_text="For example 22:00-07:00, in the time zone below: what is not critical waits until they are over.",
+    )
     schedules = forms.CharField(
         required=False,
         widget=UnfoldAdminTextInputWidget,
@@ -43,7 +56,8 @@ class ChannelForm(ConnectionForm):
     class Meta:
         model = Channel
         fields = [
-            "name", "kind", "enabled", "address", "signing_key", "min_severity", "rules", "clusters", "schedules",
+            "name", "kind", "enabled", "address", "signing_key", "min_severity", "rules", "clusters", "collections",
+            "tags", "schedules", "quiet_hours",
             "digest", "time_zone",
         ]  # fmt: skip
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime, timedelta
 from fnmatch import fnmatchcase
 
@@ -12,7 +12,9 @@ from django.conf import settings
 from django.db.models import F, Q
 
 from apps.alerts.models import Channel, ChannelKind, Delivery, DeliveryKind, DeliveryState, Incident, Rule, Severity
+from apps.alerts.quiet import quiet_until
 from apps.core.text import plural
+from apps.schedules.models import CollectionTag
 
 #: What begins within this time is told in one message: a run that fails forty times is one event for a person.
 GATHER = timedelta(seconds=60)
@@ -51,9 +53,12 @@ def _tell_each(kind: DeliveryKind, rows: Iterable[Incident], channels: Sequence[
     groups: dict[str, list[Incident]] = defaultdict(list)
     for row in rows:
         groups[row.cluster_name].append(row)
+    tags = _tags() if groups and any(channel.tags for channel in channels) else {}
     for group in groups.values():
         for channel in channels:
-            wanted = [row for row in group if wants(channel, row, now)]
+            wanted = [
+                row for row in group if wants(channel, row, now, tags.get((row.cluster_name, row.collection_name), ()))
+            ]
             if kind == DeliveryKind.RECOVERY:
                 wanted = _were_told(channel, wanted)
             if wanted:
@@ -72,8 +77,19 @@ def _tell_each(kind: DeliveryKind, rows: Iterable[Incident], channels: Sequence[
                 )
 
 
-def wants(channel: Channel, incident: Incident, now: datetime) -> bool:
-    """Tell whether the channel is to be told of it. A channel is never told of its own silence."""
+def _tags() -> dict[tuple[str, str], set[str]]:
+    """(cluster, collection) → its tags."""
+    found: dict[tuple[str, str], set[str]] = defaultdict(set)
+    for cluster, collection, tag in CollectionTag.objects.values_list("cluster__name", "collection_name", "tag"):
+        found[(cluster, collection)].add(tag)
+    return found
+
+
+def wants(channel: Channel, incident: Incident, now: datetime, tags: Collection[str] = ()) -> bool:
+    """Tell whether the channel is to be told of it; `tags` are those of the incident's collection.
+
+    A channel is never told of its own silence.
+    """
     if channel.is_muted(now) and incident.severity != Severity.CRITICAL:
         return False
     if incident.rule == Rule.CHANNEL_BROKEN and incident.target_key == str(channel.pk):
@@ -81,6 +97,11 @@ def wants(channel: Channel, incident: Incident, now: datetime) -> bool:
     if _URGENCY[Severity(incident.severity)] < _URGENCY[Severity(channel.min_severity)]:
         return False
     if channel.rules and incident.rule not in channel.rules:
+        return False
+    collection = incident.collection_name
+    if collection and channel.collections and not any(fnmatchcase(collection, glob) for glob in channel.collections):
+        return False
+    if collection and channel.tags and not set(channel.tags) & set(tags):
         return False
     name = incident.cluster_name
     return not channel.clusters or not name or any(fnmatchcase(name, glob) for glob in channel.clusters)
@@ -124,6 +145,7 @@ def _write(kind: DeliveryKind, channel: Channel, rows: list[Incident], now: date
     if len(rows) > LINES:
         lines.append(f"- and {len(rows) - LINES} more")
     text = "\n".join([f"{_WORDS[kind]}{subject}", "", *lines, "", f"As of {now:%Y-%m-%d %H:%M:%S} UTC.", *_link()])
+    urgent = any(row.severity == Severity.CRITICAL for row in rows) and kind != DeliveryKind.RECOVERY
     delivery, made = Delivery.objects.get_or_create(
         key=delivery_key(channel.pk, kind, *sorted(f"{row.pk}:{row.seq}" for row in rows)),
         defaults={
@@ -132,7 +154,7 @@ def _write(kind: DeliveryKind, channel: Channel, rows: list[Incident], now: date
             "subject": f"[backupmgr] {_WORDS[kind]}{subject}"[:300],
             "text": text,
             "payload": payload(kind, rows, now),
-            "next_try_at": now,
+            "next_try_at": now if urgent else quiet_until(channel.quiet_hours, channel.time_zone, now) or now,
             "created_at": now,
         },
     )

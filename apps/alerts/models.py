@@ -68,8 +68,14 @@ class Channel(TimestampedModel):
     rules = models.JSONField(default=list, blank=True)
     #: Globs of cluster names; empty for all.
     clusters = models.JSONField(default=list, blank=True)
+    #: Globs of collection names; empty for all. What is about no collection is told in any case.
+    collections = models.JSONField(default=list, blank=True)
+    #: Tags of which a collection must have one; empty for all, as above.
+    tags = models.JSONField(default=list, blank=True)
+    #: `22:00-07:00` on the channel's clock: what is not critical is held back until they are over; empty for none.
+    quiet_hours = models.CharField(max_length=11, blank=True, default="")
     digest = models.CharField(max_length=6, choices=Digest, default=Digest.NONE)
-    #: IANA zone of the digest, which is sent at 08:00 there.
+    #: IANA zone of the quiet hours and of the digest, which is sent at 08:00 there.
     time_zone = models.CharField(max_length=64, default="UTC")
     next_digest_at = models.DateTimeField(null=True, blank=True)
     muted_until = models.DateTimeField(null=True, blank=True)

@@ -25,13 +25,15 @@ from apps.alerts.models import (
     Severity,
 )
 from apps.alerts.outbox import claim, send_claimed
+from apps.alerts.quiet import parse_quiet
 from apps.alerts.senders.apprise import check_apprise_url
 from apps.audit.trail import record_action
 from apps.core.errors import BackupmgrError, Conflict, InvalidRequest, NotFound
 from apps.core.outbound import current_guard
 
 FIELDS = (
-    "name", "kind", "enabled", "address", "signing_key", "min_severity", "rules", "clusters", "digest", "time_zone",
+    "name", "kind", "enabled", "address", "signing_key", "min_severity", "rules", "clusters", "collections", "tags",
+    "quiet_hours", "digest", "time_zone",
     "schedules", "muted_until",
 )  # fmt: skip
 _SECRETS = ("address", "signing_key")
@@ -145,10 +147,17 @@ def check_channel(row: Channel) -> None:
             problems[field] = f"{field} must be one of: {', '.join(known.values)}."
     if not isinstance(row.rules, list) or any(rule not in Rule.values for rule in row.rules):
         problems["rules"] = f"rules lists some of: {', '.join(Rule.values)}."
-    for field in ("clusters", "schedules"):
+    for field in ("clusters", "collections", "schedules"):
         globs = getattr(row, field)
         if not isinstance(globs, list) or not all(isinstance(glob, str) and 0 < len(glob) <= 255 for glob in globs):
             problems[field] = f"{field} is a list of names, in which * and ? stand for anything."
+    if not isinstance(row.tags, list) or not all(isinstance(tag, str) and 0 < len(tag) <= 50 for tag in row.tags):
+        problems["tags"] = "tags is a list of tags of collections."
+    try:
+        if row.quiet_hours:
+            parse_quiet(row.quiet_hours)
+    except ValueError as error:
+        problems["quiet_hours"] = str(error)
     if row.time_zone not in available_timezones():
         problems["time_zone"] = "time_zone must be an IANA name, for example Europe/Berlin."
     if "kind" not in problems and (said := _address_problem(row)):

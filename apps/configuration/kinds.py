@@ -333,11 +333,15 @@ class Schedules(Kind):
 
 class Channels(Kind):
     section, noun = "channels", "channel"
-    _COLUMNS = ("kind", "enabled", "min_severity", "rules", "clusters", "schedules", "digest", "time_zone")
+    _COLUMNS = (
+        "kind", "enabled", "min_severity", "rules", "clusters", "collections", "tags", "quiet_hours", "schedules",
+        "digest", "time_zone",
+    )  # fmt: skip
     fields = (
         Field("name", read.line), Field("kind", read.line), Field("enabled", read.flag),
         Field("address", read.secret), Field("signing_key", read.secret), Field("min_severity", read.line),
-        Field("rules", read.lines), Field("clusters", read.lines), Field("schedules", read.lines),
+        Field("rules", read.lines), Field("clusters", read.lines), Field("collections", read.lines),
+        Field("tags", read.lines), Field("quiet_hours", read.line), Field("schedules", read.lines),
         Field("digest", read.line), Field("time_zone", read.line),
     )  # fmt: skip
 

@@ -225,7 +225,7 @@ def test_the_digest_is_sent_every_day_also_when_nothing_ran(
 
     digests = Delivery.objects.filter(kind="digest").order_by("created_at")
     assert [row.created_at.hour for row in digests] == [7] * 4  # 08:00 in Berlin
-    assert digests[0].subject == "[backupmgr] 0 ok, 0 failed, 0 overdue, 1 unprotected"
+    assert digests[0].subject == "[backupmgr] 0 ok, 0 failed, 0 overdue, 1 unprotected, 0 unproven, 0 B"
     assert "products" in digests[0].text
 
 

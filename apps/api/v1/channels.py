@@ -61,6 +61,12 @@ class ChannelUpdateSerializer(serializers.Serializer[Any]):
         child=EnumField("AlertRule", list(Rule.values)), required=False, help_text="Empty: all", max_length=50
     )
     clusters = _names(help_text="Globs of cluster names; empty: all")
+    collections = _names(help_text="Globs of collection names; empty: all")
+    tags = _names(help_text="Collections with one of these tags; empty: all")
+    quiet_hours = TextField(
+        required=False, max_length=11, allow_blank=True,
+        help_text="22:00-07:00 in time_zone: what is not critical waits until they are over. Empty: none",
+    )  # fmt: skip
     schedules = _names(help_text="Pings: globs of schedules whose runs are told; empty: a heartbeat every 5 minutes")
     digest = EnumField("ChannelDigest", list(Digest.values), required=False)
     time_zone = TextField(required=False, max_length=64, help_text="IANA name; digests are sent at 08:00 there")
@@ -87,6 +93,9 @@ class ChannelSerializer(serializers.Serializer[Any]):
     min_severity = EnumField("AlertSeverity", list(Severity.values))
     rules = serializers.ListField(child=serializers.CharField())
     clusters = serializers.ListField(child=serializers.CharField())
+    collections = serializers.ListField(child=serializers.CharField())
+    tags = serializers.ListField(child=serializers.CharField())
+    quiet_hours = serializers.CharField(allow_blank=True)
     schedules = serializers.ListField(child=serializers.CharField())
     digest = EnumField("ChannelDigest", list(Digest.values))
     time_zone = serializers.CharField()
