@@ -35,6 +35,7 @@ ELSEWHERE = {
     "pauseSchedule",
     "previewPolicy",
     "previewSchedule",
+    "setClusterBlackouts",
     "setCollectionMaxAge",
     "setCollectionTags",
     "setTagMaxAge",

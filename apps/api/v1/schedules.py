@@ -221,20 +221,24 @@ class ScheduleDeleteQuery(serializers.Serializer[Any]):
     confirm = TextField(required=False, max_length=100, help_text="With expire: the name of the schedule once more")
 
 
+def read_windows(rows: list[dict[str, Any]]) -> list[Window]:
+    """From blackouts of a body to what the services take."""
+    return [
+        Window(**{**row, "weekday": None if row.get("weekday") is None else _DAYS.index(row["weekday"])})
+        for row in rows
+    ]
+
+
 def _data(values: dict[str, Any]) -> ScheduleData:
     """From the body to what the services take. Raises: NotFound for names of nothing."""
     plain = {name: values[name] for name in values if name not in ("cluster", "storages", "policy", "blackouts")}
     plain.setdefault("include", ["*"])
-    windows = [
-        Window(**{**window, "weekday": None if window.get("weekday") is None else _DAYS.index(window["weekday"])})
-        for window in values.get("blackouts", [])
-    ]
     return ScheduleData(
         **plain,
         cluster=find_cluster(values.get("cluster")),
         storages=list({storage.pk: storage for storage in map(find_storage, values["storages"])}.values()),
         policy=find_policy(values["policy"]) if values.get("policy") is not None else None,
-        blackouts=windows,
+        blackouts=read_windows(values.get("blackouts", [])),
     )
 
 

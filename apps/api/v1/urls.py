@@ -9,6 +9,7 @@ from apps.api.metrics import MetricsView
 from apps.api.v1.ages import CollectionAgeView, TagAgeView
 from apps.api.v1.audit import AuditView
 from apps.api.v1.backups import BackupRestoreView, BackupsView, BackupView
+from apps.api.v1.blackouts import ClusterBlackoutsView
 from apps.api.v1.channels import (
     ChannelsView,
     ChannelTestView,
@@ -95,6 +96,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("clusters", ClustersView.as_view()),
     path("clusters/test", ClusterTestView.as_view()),
     path("clusters/<str:id>", ClusterView.as_view()),
+    path("clusters/<str:id>/blackouts", ClusterBlackoutsView.as_view()),
     path("clusters/<str:id>/test", RegisteredClusterTestView.as_view()),
     path("jobs", JobsView.as_view()),
     path("jobs/<str:id>", JobView.as_view()),

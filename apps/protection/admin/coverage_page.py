@@ -51,6 +51,7 @@ def view(page: CollectionAdmin, request: HttpRequest) -> HttpResponse:
         gaps=[(gap.value, _WORDS[gap], sum(gap in one.gaps for one in every)) for gap in Gap],
         gap=asked if asked in list(Gap) else "",
         query={"gap": asked if asked in list(Gap) else ""},
+        may_change=request.user.has_perm("schedules.change_schedule"),
         may_add=request.user.has_perm("schedules.add_schedule"),
     )
 
@@ -64,6 +65,9 @@ def _row(one: Coverage) -> dict[str, Any]:
         "address": collection_address(facts.cluster_id, facts.name),
         "age_hours": facts.max_age.total_seconds() / 3600 if facts.max_age else None,
         "words": ", ".join(_WORDS[gap] for gap in one.gaps),
+        "change_address": reverse("admin:schedules_collection")
+        + "?"
+        + urlencode({"cluster": facts.cluster_id, "name": facts.name}),
         "add_address": reverse("admin:schedules_schedule_add")
         + "?"
         + urlencode({"cluster": facts.cluster_id, "collection": facts.name}),

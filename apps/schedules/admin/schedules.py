@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 from django import forms
@@ -21,6 +22,7 @@ from apps.core.admin_cells import time_cell
 from apps.core.admin_kit import ConsoleAdmin, demand, person
 from apps.core.errors import BackupmgrError
 from apps.schedules import services
+from apps.schedules.admin.around import blackouts_view, collection_view
 from apps.schedules.admin.calendar import calendar_of
 from apps.schedules.admin.cells import run_state, schedule_state
 from apps.schedules.admin.forms import NEW, ScheduleForm, initial_of
@@ -73,6 +75,8 @@ class ScheduleAdmin(ConsoleAdmin):
     def own_urls(self) -> list[tuple[str, str, Callable[..., HttpResponse]]]:
         return [
             ("preview/", "schedules_schedule_preview", self.preview_view),
+            ("collection/", "schedules_collection", partial(collection_view, self)),
+            ("blackouts/<uuid:cluster_id>/", "schedules_cluster_blackouts", partial(blackouts_view, self)),
             ("<uuid:object_id>/edit/", "schedules_schedule_edit", self.edit_view),
             ("<uuid:object_id>/run/", "schedules_schedule_run", self.run_view),
             ("<uuid:object_id>/pause/", "schedules_schedule_pause", self.pause_view),

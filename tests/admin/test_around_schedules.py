@@ -1,0 +1,91 @@
+"""Tags and maximum age of a collection, and blackouts of a cluster: as pages, and over the API."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from django.test import Client
+from django.utils import timezone
+
+from apps.audit.models import AuditEntry
+from apps.clusters.models import Cluster, ClusterObservation, ObservedCollection
+from apps.schedules.ages import age_of_collection
+from apps.schedules.models import Blackout, Schedule
+from apps.schedules.tags import tags_of_collection
+from apps.storage.models import StorageConfig
+from tests.admin.world import person
+from tests.schedules.conftest import maker
+
+pytestmark = pytest.mark.django_db
+
+COLLECTION = "/admin/schedules/schedule/collection/"
+
+
+@pytest.fixture
+def berlin(db: None, folder: Any) -> Cluster:
+    now = timezone.now()
+    StorageConfig.objects.create(name="vault", type="local", path=str(folder))
+    cluster = Cluster.objects.create(name="berlin", url="http://127.0.0.1:9")
+    ClusterObservation.objects.create(cluster=cluster, next_check_at=now, seen_at=now)
+    ObservedCollection.objects.create(cluster=cluster, name="products", first_seen_at=now)
+    return cluster
+
+
+def test_tags_and_age_are_set_and_taken_away_on_one_page(berlin: Cluster, admin_client: Client) -> None:
+    where = f"{COLLECTION}?cluster={berlin.pk}&name=products"
+    page = admin_client.get("/admin/clusters/observedcollection/coverage/").content.decode()
+    assert where.replace("&", "&amp;") in page
+
+    assert admin_client.post(where, {"tags": "gold, eu", "hours": "12"}).status_code == 302
+    assert tags_of_collection(cluster=berlin, collection="products") == ["eu", "gold"]
+    age = age_of_collection(cluster=berlin, collection="products")
+    assert age is not None
+    assert age.hours == 12
+    assert 'value="12"' in admin_client.get(where).content.decode()
+    assert "printable" in admin_client.post(where, {"tags": "a" * 60}).content.decode()
+    assert admin_client.post(where, {"tags": "", "hours": ""}).status_code == 302
+    assert age_of_collection(cluster=berlin, collection="products") is None
+    assert admin_client.get(f"{COLLECTION}?cluster=x&name=products").status_code == 404
+
+
+def test_these_pages_are_for_those_who_may_change_schedules(berlin: Cluster, client: Client) -> None:
+    client.force_login(person("viewer"))
+
+    assert client.get(f"{COLLECTION}?cluster={berlin.pk}&name=products").status_code == 403
+    assert client.get(f"/admin/schedules/schedule/blackouts/{berlin.pk}/").status_code == 403
+
+
+def test_a_clusters_blackout_moves_the_next_run_of_its_schedules(berlin: Cluster, admin_client: Client) -> None:
+    now = timezone.now()
+    schedule = maker(berlin)(now=now)
+    before = Schedule.objects.get().next_run_at
+    assert before is not None
+    start, end = before - timedelta(minutes=5), before + timedelta(minutes=30)
+    body = {"blackouts": [{"starts_at": start.isoformat(), "ends_at": end.isoformat()}]}
+
+    where = f"/api/v1/clusters/{berlin.pk}/blackouts"
+    answer = admin_client.put(where, body, content_type="application/json")
+
+    assert answer.status_code == 200, answer.content
+    assert Schedule.objects.get().next_run_at == end
+    assert AuditEntry.objects.filter(action="cluster.blackouts").count() == 1
+    assert len(admin_client.get(where).json()["result"]["blackouts"]) == 1
+    page = f"/admin/schedules/schedule/blackouts/{berlin.pk}/"
+    assert admin_client.get(page).status_code == 200
+    assert Schedule.objects.get().next_run_at == end  # looking changes nothing
+    assert admin_client.post(page, {"blackouts": ""}).status_code == 302
+    assert not Blackout.objects.exists()
+    assert Schedule.objects.get(pk=schedule.pk).next_run_at == before
+
+
+def test_blackouts_that_make_no_sense_are_refused(berlin: Cluster, admin_client: Client) -> None:
+    where = f"/api/v1/clusters/{berlin.pk}/blackouts"
+    at = datetime(2026, 1, 1, tzinfo=UTC).isoformat()
+    for blackouts in ([{"starts_at": at, "ends_at": at}], [{"weekday": "monday"}], "x", [{}]):
+        answer = admin_client.put(where, {"blackouts": blackouts}, content_type="application/json")
+        assert answer.status_code == 400, blackouts
+    page = admin_client.post(f"/admin/schedules/schedule/blackouts/{berlin.pk}/", {"blackouts": "sometimes"})
+    assert page.status_code == 200
+    assert not Blackout.objects.exists()
