@@ -8,15 +8,19 @@ from typing import Any
 
 import pytest
 from django.contrib.auth.models import Group, User
+from django.db import connection
 from django.test import Client
+from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
 
 from apps.backups.models import Backup, Hold
 from apps.backups.policies import RetentionPolicy
 from apps.clusters.models import Cluster
+from apps.schedules.draft import ScheduleData
 from apps.schedules.models import RetentionRun, Schedule, ScheduleRun
 from apps.schedules.retention.work import run_sweep
+from apps.schedules.services import create_schedule, run_now
 from apps.storage.models import StorageConfig
 from tests.schedules.conftest import make_backup, make_policy, maker
 from tests.support import Collections
@@ -235,3 +239,26 @@ def test_who_may_do_what(
     for name, calls in answers.items():
         for call in calls:
             assert (call().status_code != 403) == (name in may), (group, name)
+
+
+def test_the_list_asks_as_often_for_many_schedules_as_for_few(
+    root: Client, cluster: Cluster, storage: StorageConfig
+) -> None:
+    address = reverse("admin:schedules_schedule_changelist")
+
+    def add(first: int, last: int) -> None:
+        for n in range(first, last):
+            data = ScheduleData(name=f"s{n}", cluster=cluster, storages=[storage], kind="manual")
+            run_now(schedule=create_schedule(data=data, now=timezone.now()), now=timezone.now())
+
+    def queries() -> int:
+        with CaptureQueriesContext(connection) as seen:
+            page = root.get(address).content.decode()
+        assert "Looking up collections" in page
+        return len(seen)
+
+    add(0, 2)
+    root.get(address)
+    few = queries()
+    add(2, 8)
+    assert queries() == few

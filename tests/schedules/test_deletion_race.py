@@ -24,7 +24,7 @@ from tests.schedules.conftest import NOW, make_backup, make_policy
 
 #: scripts/prove-schedules asks for more.
 INTERLEAVINGS = int(os.environ.get("PROVE_INTERLEAVINGS", "25"))
-#: The most that each waits before it begins. A deletion takes longer to get to its lock: so both come first often enough.
+#: The most that each waits before it begins. A deletion takes longer to get to its lock: so both come first often.
 DELETION_SECONDS, RESTORE_SECONDS = 0.02, 0.08
 DAY = timedelta(days=1)
 
@@ -63,7 +63,7 @@ def test_of_a_restore_and_a_deletion_at_the_same_moment_one_wins_and_both_know(a
 
 
 def together(barrier: threading.Barrier, works: list[tuple[Callable[[], Any], float]], dice: random.Random) -> None:
-    """Do all works at about the same moment, each after up to so many seconds, in threads with connections of their own.
+    """Do all works at about the same moment, each after up to so many seconds, over connections of their own.
 
     Raises: AssertionError with whatever they raise.
     """
