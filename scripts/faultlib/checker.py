@@ -168,6 +168,10 @@ class Checker:
     def next_job(self, scene: Scene) -> list[str]:
         """Does the next job on the same collection run?"""
         overwrite = scene.point.kind == "restore" and scene.subject in self._bed.world.collections()
+        alias = f"alias {scene.collection}-live"
+        if overwrite and alias in self._bed.world.state():
+            # With it the next one would go beside this collection, and keep it; here the very same is to be replaced.
+            self._bed.world.remove(alias)
         try:
             job_id = self._bed.api.create_job(**scene.request(overwrite=overwrite))
         except Refused as refused:
