@@ -11,8 +11,9 @@ from django.utils import timezone
 
 from apps.audit.models import AuditEntry
 from apps.clusters.models import Cluster, ClusterObservation, ObservedCollection
+from apps.schedules.admin.month import month_of
 from apps.schedules.ages import age_of_collection
-from apps.schedules.models import Blackout, Schedule
+from apps.schedules.models import Blackout, RunStatus, Schedule, ScheduleRun
 from apps.schedules.tags import tags_of_collection
 from apps.storage.models import StorageConfig
 from tests.admin.world import person
@@ -89,3 +90,41 @@ def test_blackouts_that_make_no_sense_are_refused(berlin: Cluster, admin_client:
     page = admin_client.post(f"/admin/schedules/schedule/blackouts/{berlin.pk}/", {"blackouts": "sometimes"})
     assert page.status_code == 200
     assert not Blackout.objects.exists()
+
+
+def test_a_month_shows_what_ran_and_what_is_planned(berlin: Cluster, admin_client: Client) -> None:
+    now = datetime(2026, 3, 10, 12, 0, tzinfo=UTC)
+    schedule = maker(berlin)(now=now)
+    for day, status in ((8, RunStatus.OK), (9, RunStatus.FAILED)):
+        slot = datetime(2026, 3, day, 2, 30, tzinfo=UTC)
+        ScheduleRun.objects.create(schedule=schedule, slot=slot, created_at=slot, completed_at=slot, status=status)
+
+    days = {day.day.day: day for week in month_of(now.date().replace(day=1), now) for day in week if day.in_month}
+
+    assert len(days) == 31
+    assert "Succeeded" in str(days[8].done[0][0]) or "ok" in str(days[8].done[0][0]).lower()
+    assert "Failed" in str(days[9].done[0][0])
+    assert [day for day, one in days.items() if one.planned] == list(range(11, 32))
+    assert days[10].is_today
+    often = maker(berlin)("often", now=now, cron="*/5 * * * *")
+    busy = {day.day.day: day for week in month_of(now.date().replace(day=1), now) for day in week if day.in_month}
+    assert dict(busy[10].planned)[often.name].isdigit()
+    assert any(count.endswith("+") for day in busy.values() for name, count in day.planned if name == "often")
+
+
+@pytest.mark.parametrize("month", ["", "2026-02", "2026-13", "x", "0001-01", "9999-12"])
+def test_the_page_of_a_month_opens_for_any_month(berlin: Cluster, admin_client: Client, month: str) -> None:
+    maker(berlin)(now=timezone.now())
+    html = admin_client.get("/admin/schedules/schedule/month/", {"month": month}).content.decode()
+
+    assert 'id="month"' in html
+    assert "Month after" in html
+
+
+def test_the_schedules_page_leads_to_the_month(berlin: Cluster, admin_client: Client) -> None:
+    schedule = maker(berlin)(now=timezone.now())
+
+    assert (
+        "/admin/schedules/schedule/month/"
+        in admin_client.get(f"/admin/schedules/schedule/{schedule.pk}/change/").content.decode()
+    )

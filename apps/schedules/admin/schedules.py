@@ -27,6 +27,7 @@ from apps.schedules.admin.around import blackouts_view, collection_view
 from apps.schedules.admin.calendar import calendar_of
 from apps.schedules.admin.cells import run_state, schedule_state
 from apps.schedules.admin.forms import NEW, ScheduleForm, initial_of
+from apps.schedules.admin.month import month_view
 from apps.schedules.advance import windows_of
 from apps.schedules.draft import ScheduleInvalid
 from apps.schedules.models import Clock, Schedule, ScheduleRun
@@ -83,6 +84,7 @@ class ScheduleAdmin(ConsoleAdmin):
     def own_urls(self) -> list[tuple[str, str, Callable[..., HttpResponse]]]:
         return [
             ("preview/", "schedules_schedule_preview", self.preview_view),
+            ("month/", "schedules_month", partial(month_view, self)),
             ("collection/", "schedules_collection", partial(collection_view, self)),
             ("blackouts/<uuid:cluster_id>/", "schedules_cluster_blackouts", partial(blackouts_view, self)),
             ("<uuid:object_id>/edit/", "schedules_schedule_edit", self.edit_view),
