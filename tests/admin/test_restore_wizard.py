@@ -82,7 +82,7 @@ def test_the_plan_tells_versions_parts_journey_and_that_nobody_knows_how_long(
 def test_the_first_step_keeps_what_was_chosen_and_the_plan_leads_back_to_it(
     root: Client, live: Cluster, backup: Backup
 ) -> None:
-    chosen = {"target_collection": "products-2", "replication_factor": 2, "verify_points": "all"}
+    chosen = {"target_collection": "products-2", "replication_factor": 1, "verify_points": "all"}
     plan = html(root.get(step(backup, live, **chosen)))
     back = re.findall(r'href="([^"]+)">Back<', plan)[0].replace("&amp;", "&")
 
@@ -90,7 +90,7 @@ def test_the_first_step_keeps_what_was_chosen_and_the_plan_leads_back_to_it(
 
     assert "step=plan" not in back
     assert 'name="target_collection" value="products-2"' in form
-    assert 'name="replication_factor" value="2"' in form
+    assert 'name="replication_factor" value="1"' in form
     assert re.search(r'<option value="all"\s+selected', form)
     assert '<details class="bm-options" open>' in form
 
