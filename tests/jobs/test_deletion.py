@@ -299,7 +299,7 @@ import os, signal, sys, uuid
 import django
 django.setup()
 from django.utils import timezone
-from apps.backups import deletion, traces
+from apps.backups import deletion, removing
 from apps.jobs.services import delete_backup
 
 left = int(sys.argv[2])
@@ -332,9 +332,9 @@ def around(module, name):
         return answer
     setattr(module, name, counted)
 
-open_store = traces.open_store
-traces.open_store = lambda *args, **options: Steps(open_store(*args, **options))
-around(traces, "forget")
+open_store = removing.open_store
+removing.open_store = lambda *args, **options: Steps(open_store(*args, **options))
+around(removing, "forget")
 from apps.jobs import services
 around(services, "mark_deleting")
 around(services, "try_leftover")
