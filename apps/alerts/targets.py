@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 from django.db.models import Exists, Max, OuterRef
+from django.utils import timezone
 
 from apps.alerts.models import Target
 from apps.clusters.models import ObservedCollection
@@ -145,7 +146,8 @@ def expected(now: datetime) -> dict[tuple[str, str], Expectation]:
         if deadline_at is None:
             continue
         if before is None or before.expected_by is None or deadline_at < before.expected_by:
-            words = f"expected by the schedule {schedule} until {deadline_at:%Y-%m-%d %H:%M} UTC"
+            at = timezone.localtime(deadline_at)  # in the zone of who looks, else UTC
+            words = f"expected by the schedule {schedule} until {at:%Y-%m-%d %H:%M %Z}"
             found[key] = Expectation(deadline_at, words, min(upcoming, default=None))
         else:
             found[key] = Expectation(before.expected_by, before.words, min(upcoming, default=None))
