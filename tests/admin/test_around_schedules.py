@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from django.test import Client
+from django.urls import reverse
 from django.utils import timezone
 
 from apps.audit.models import AuditEntry
@@ -128,3 +129,18 @@ def test_the_schedules_page_leads_to_the_month(berlin: Cluster, admin_client: Cl
         "/admin/schedules/schedule/month/"
         in admin_client.get(f"/admin/schedules/schedule/{schedule.pk}/change/").content.decode()
     )
+
+
+def test_the_pages_of_a_cluster_and_of_a_collection_lead_there(
+    berlin: Cluster, admin_client: Client, client: Client
+) -> None:
+    pages = [
+        reverse("admin:clusters_cluster_overview", args=[berlin.pk]),
+        f"{reverse('admin:clusters_collection')}?cluster={berlin.pk}&name=products",
+    ]
+    links = [f"/admin/schedules/schedule/blackouts/{berlin.pk}/", COLLECTION]
+    client.force_login(person("viewer"))
+
+    for page, link in zip(pages, links, strict=True):
+        assert link in admin_client.get(page).content.decode()
+        assert link not in client.get(page).content.decode()
