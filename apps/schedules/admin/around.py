@@ -17,13 +17,13 @@ from unfold.widgets import UnfoldAdminTextareaWidget, UnfoldAdminTextInputWidget
 from apps.clusters.models import Cluster
 from apps.core.admin_kit import demand
 from apps.core.errors import BackupmgrError
-from apps.schedules.admin.forms import parse_windows, write_windows
 from apps.schedules.ages import set_age
 from apps.schedules.cluster_blackouts import cluster_windows, set_cluster_windows
 from apps.schedules.models import MaximumAge
 from apps.schedules.models.ages import MOST_HOURS
 from apps.schedules.tags import set_tags, tags_of_collection
 from apps.schedules.timing.blackouts import Window
+from apps.schedules.timing.windows_text import parse_windows, write_windows
 
 if TYPE_CHECKING:
     from apps.schedules.admin.schedules import ScheduleAdmin

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-from datetime import UTC, datetime, time
 from typing import Any
 
 from django import forms
@@ -21,51 +19,10 @@ from apps.schedules.models import CatchUp, NothingMatched, Overlap, Schedule
 from apps.schedules.services import data_of
 from apps.schedules.timing.blackouts import Window
 from apps.schedules.timing.spec import Kind
+from apps.schedules.timing.windows_text import parse_windows, write_windows
 from apps.storage.models import StorageConfig
 
-_DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
-_WEEKLY = re.compile(r"(mon|tue|wed|thu|fri|sat|sun)\s+(\d\d):(\d\d)\s*-\s*(\d\d):(\d\d)((?:\s+(?:skip|cancel))*)")
-_ONCE = re.compile(r"(\d{4}-\d\d-\d\d \d\d:\d\d)\s*(?:-|to)\s*(\d{4}-\d\d-\d\d \d\d:\d\d)((?:\s+(?:skip|cancel))*)")
 _PLAIN = {"autocomplete": "off", "autocapitalize": "off", "spellcheck": "false"}
-
-
-def parse_windows(text: str) -> list[Window]:
-    """Read blackouts, one a line. Raises: ValueError naming the line."""
-    windows = []
-    for line in filter(None, (line.strip().lower() for line in text.splitlines())):
-        weekly, once = _WEEKLY.fullmatch(line), _ONCE.fullmatch(line)
-        words = (weekly[6] if weekly else once[3] if once else "").split()
-        flags: dict[str, Any] = {"skips": "skip" in words, "cancels": "cancel" in words}
-        try:
-            if weekly:
-                windows.append(
-                    Window(
-                        weekday=_DAYS.index(weekly[1]),
-                        from_time=time(int(weekly[2]), int(weekly[3])),
-                        to_time=time(int(weekly[4]) % 24, int(weekly[5])),
-                        **flags,
-                    )
-                )
-                continue
-            if once:
-                start, end = (datetime.fromisoformat(once[n]).replace(tzinfo=UTC) for n in (1, 2))
-                windows.append(Window(starts_at=start, ends_at=end, **flags))
-                continue
-        except ValueError as error:
-            raise ValueError(f"“{line}”: {error}.") from error
-        raise ValueError(f"“{line}” cannot be read: write fri 22:00-06:00, or 2026-12-24 18:00 - 2026-12-26 08:00.")
-    return windows
-
-
-def write_windows(windows: Any) -> str:
-    lines = []
-    for window in windows:
-        words = "".join([" skip" if window.skips else "", " cancel" if window.cancels else ""])
-        if window.weekday is not None:
-            lines.append(f"{_DAYS[window.weekday]} {window.from_time:%H:%M}-{window.to_time:%H:%M}{words}")
-        else:
-            lines.append(f"{window.starts_at:%Y-%m-%d %H:%M} - {window.ends_at:%Y-%m-%d %H:%M}{words}")
-    return "\n".join(lines)
 
 
 def _text(label: str, *, help_text: str = "", required: bool = False, **attrs: str) -> forms.CharField:
