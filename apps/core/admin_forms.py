@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from django import forms
+from django.utils import timezone
+from django.utils.formats import date_format
 from unfold.widgets import UnfoldAdminPasswordWidget, UnfoldBooleanWidget
 
 from apps.core.fields import Secret
@@ -20,6 +22,13 @@ def secret_field(label: str) -> forms.CharField:
 
 def clear_field(label: str) -> forms.BooleanField:
     return forms.BooleanField(label=label, required=False, widget=UnfoldBooleanWidget)
+
+
+def _state_of(secret: Secret) -> str:
+    if not secret:
+        return "Not set."
+    on = f" on {date_format(timezone.localtime(secret.set_at), 'j M Y')}" if secret.set_at else ""
+    return f"Set{on}. Leave empty to keep it, enter a new one to replace it."
 
 
 class ConnectionForm(forms.ModelForm):
@@ -38,9 +47,7 @@ class ConnectionForm(forms.ModelForm):
         for name, stored in self._stored.items():
             if name in self.fields:  # not so for someone who may only look
                 self.initial[name] = ""
-                self.fields[name].help_text = (
-                    "Set. Leave empty to keep it, enter a new one to replace it." if stored else "Not set."
-                )
+                self.fields[name].help_text = _state_of(stored)
         if "is_default" in self.fields and self.instance.is_default and not self.instance._state.adding:
             self.fields["is_default"].disabled = True
             self.fields["is_default"].help_text = "This is the default. To change that, make another one the default."

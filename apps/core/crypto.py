@@ -6,6 +6,7 @@ put a new key in front, restart, run `manage.py rotate_field_keys`, remove the o
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from functools import lru_cache
 
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
@@ -58,6 +59,16 @@ def decrypt(token: str) -> str:
         return _current().decrypt(token.encode()).decode()
     except InvalidToken as error:
         raise UndecryptableSecret from error
+
+
+def encrypted_at(token: str) -> datetime | None:
+    """Return when `encrypt` made the text (rotation keeps that); None when no configured key fits."""
+    for key in settings.BACKUPMGR_FIELD_KEYS:
+        try:
+            return datetime.fromtimestamp(Fernet(key).extract_timestamp(token.encode()), UTC)
+        except InvalidToken:
+            continue
+    return None
 
 
 def rotate(token: str) -> str:

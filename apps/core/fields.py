@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from django.db import models
 
-from apps.core.crypto import decrypt, encrypt
+from apps.core.crypto import decrypt, encrypt, encrypted_at
 
 
 class Secret:
@@ -33,6 +34,11 @@ class Secret:
     def reveal(self) -> str:
         """Return the secret in clear, or the empty string. Raises: crypto.UndecryptableSecret."""
         return decrypt(self._token) if self._token else ""
+
+    @property
+    def set_at(self) -> datetime | None:
+        """When it was set; None when there is none, or its key is not configured any more."""
+        return encrypted_at(self._token) if self._token else None
 
     def __bool__(self) -> bool:
         return bool(self._token)

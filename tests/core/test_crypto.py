@@ -7,9 +7,10 @@ from cryptography.fernet import Fernet
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management import CommandError, call_command
 from django.db import connection
+from django.utils import timezone
 
 from apps.clusters.models import Cluster
-from apps.core.crypto import UndecryptableSecret, decrypt, encrypt
+from apps.core.crypto import UndecryptableSecret, decrypt, encrypt, rotate
 from apps.core.fields import Secret
 
 SECRET = "canary-5a1f"
@@ -31,6 +32,23 @@ def test_another_key_is_an_error_that_says_what_to_do(settings: Any) -> None:
 
     with pytest.raises(UndecryptableSecret, match="BACKUPMGR_FIELD_KEYS"):
         decrypt(token)
+
+
+def test_a_secret_tells_when_it_was_set_also_after_a_rotation(settings: Any) -> None:
+    before = timezone.now().replace(microsecond=0)
+    secret = Secret.of(SECRET)
+
+    old, new = settings.BACKUPMGR_FIELD_KEYS[0], key()
+    settings.BACKUPMGR_FIELD_KEYS = [new, old]
+    rotated = Secret(rotate(secret.token))
+
+    assert secret.set_at is not None
+    assert before <= secret.set_at <= timezone.now()
+    assert rotated != secret
+    assert rotated.set_at == secret.set_at
+    settings.BACKUPMGR_FIELD_KEYS = [key()]
+    assert secret.set_at is None, "nobody can tell without the key"
+    assert Secret().set_at is None
 
 
 def test_an_altered_token_is_an_error() -> None:
