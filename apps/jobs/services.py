@@ -324,12 +324,17 @@ def _queue_up(job: Job, terms: Terms | None, now: datetime) -> None:
 
 def _tell(action: str, words: str, job: Job, user: AbstractBaseUser | None) -> None:
     """Enter it in the audit trail, under the name of the collection that the job works on."""
-    record_action(action, words, about=About.of(job, job.subject_collection), user=user)
+    record_action(action, words, about=About.of(job, _collection_of(job)), user=user)
+
+
+def _collection_of(job: Job) -> str:
+    """Return what a job works on in words: of those that stand in nobody's way the subject is no collection's name."""
+    return job.collection_name if job.is_batch or job.type == JobType.VERIFY else job.subject_collection
 
 
 def _words(job: Job) -> str:
     """backup of films on demo"""
-    where = f"{job.subject_collection} on {job.subject_cluster.name}"
+    where = f"{_collection_of(job)} on {job.subject_cluster.name}"
     source = f" from {job.snapshot_name}" if job.snapshot_name else ""
     return f"the {job.get_type_display()} of {where}{source}"
 

@@ -13,6 +13,7 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from rest_framework.test import APIClient
 
+from apps.audit.models import AuditEntry
 from apps.backups.models import Backup, VerificationKind
 from apps.backups.verifications import Asker, Proof, record_failure, record_proof
 from apps.clusters.models import Cluster
@@ -105,6 +106,9 @@ def test_verify_starts_a_job_that_is_named_in_the_answer(api: APIClient, make_ba
     job = result_of(api.get(response["Location"]))
     assert job["id"] == response.json()["result"]["id"]
     assert (job["type"], job["backup_id"], job["status"]) == ("verify", str(backup.pk), "pending")
+    told = AuditEntry.objects.get(object_id=job["id"])
+    assert told.object_name == backup.collection_name
+    assert f"verification of {backup.collection_name} on " in told.summary
     assert (job["options"], job["metadata"]) == ({"hashes_only": False}, {"a": 1})
     assert quick.json()["result"]["options"] == {"hashes_only": True}
     assert api.post(f"{V1}/backups/{NOBODY}/verify").status_code == 404
