@@ -114,6 +114,10 @@ def _denied(error: QdrantDenied, endpoint: Endpoint, purpose: Purpose, *, is_sha
         if not endpoint.api_key:
             return KeyVerdict.MISSING, f"Qdrant at {endpoint.url} asks for an API key, and none is set: enter one."
         return KeyVerdict.WRONG, f"Qdrant at {endpoint.url} does not accept the {name}: enter the right one."
+    if purpose == Purpose.RESTORE and "is required" not in str(error):
+        # Rights are always named so ("Global manage access is required"). Anything else is a way of restoring that the
+        # node does not offer ("Snapshot URL recovery is disabled"), and there are others.
+        return KeyVerdict.UNKNOWN, f"What the {name} may do could not be found out: {error}"
     # Who may read everything is told "manage access", who has single collections "access to collection …".
     if "manage access" not in str(error):
         return (

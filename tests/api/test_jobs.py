@@ -62,6 +62,8 @@ def test_backup_is_created_with_the_defaults(
         "parent_id": None,
         "collections": [],
         "exclude_collections": [],
+        "policy_id": None,
+        "keep_until": None,
         "children": None,
         "progress": 0,
         "phase": "",

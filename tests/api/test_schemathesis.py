@@ -99,6 +99,10 @@ def world(
     settings.BACKUPMGR_OUTBOUND_ALLOW = ["127.0.0.1"]  # nothing leaves this host
     settings.BACKUPMGR_QDRANT_TIMEOUT_SECONDS = 5
     collections.create("films", points=10)
+    # What stands in the place of the kept collection (keep_something).
+    collections.create("films-2", points=1)
+    lead = {"create_alias": {"collection_name": "films-2", "alias_name": "live"}}
+    collections.call("POST", "/collections/aliases", {"actions": [lead]})
     made = [
         collections.call("POST", f"/collections/films{where}/snapshots")["result"]["name"]
         for where in ("", "/shards/0")
