@@ -10,7 +10,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from apps.api.schema import operation
-from apps.api.v1.lookup import ClusterNotFound
+from apps.api.v1.lookup import cluster_of_id
 from apps.api.v1.schedules import BlackoutSerializer, read_windows
 from apps.api.views import ApiView
 from apps.clusters.models import Cluster
@@ -34,7 +34,7 @@ class ClusterBlackoutsView(ApiView):
         answer=ClusterBlackoutsSerializer,
     )
     def get(self, request: Request, id: str) -> Response:  # noqa: A002
-        return Response(_shown(self._cluster()))
+        return Response(_shown(cluster_of_id(self.path_uuid())))
 
     @operation(
         "setClusterBlackouts",
@@ -44,16 +44,10 @@ class ClusterBlackoutsView(ApiView):
         answer=ClusterBlackoutsSerializer,
     )
     def put(self, request: Request, id: str) -> Response:  # noqa: A002
-        cluster = self._cluster()
+        cluster = cluster_of_id(self.path_uuid())
         windows = read_windows(self.body(ClusterBlackoutsSerializer)["blackouts"])
         set_cluster_windows(cluster=cluster, windows=windows, now=timezone.now())
         return Response(_shown(cluster))
-
-    def _cluster(self) -> Cluster:
-        found = Cluster.objects.filter(pk=self.path_uuid()).first()
-        if found is None:
-            raise ClusterNotFound("There is no cluster with this id.")
-        return found
 
 
 def _shown(cluster: Cluster) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from rest_framework.response import Response
 
 from apps.api.fields import EnumField, FlagField, IntegerField, PeerIdField, TextField, TimeField
 from apps.api.schema import TRUE, operation
-from apps.api.v1.lookup import ClusterNotFound
+from apps.api.v1.lookup import cluster_of_id
 from apps.api.views import ApiView
 from apps.clusters.advisories import Effect, Operation
 from apps.clusters.keys import KeyVerdict
@@ -239,31 +239,24 @@ class ClustersView(ApiView):
         return Response(ClusterSerializer(create_cluster(data=self.body(ClusterCreateSerializer))).data)
 
 
-class _OneCluster(ApiView):
-    def _cluster(self) -> Cluster:
-        """Return the cluster of the path. Raises: ClusterNotFound, NotFound."""
-        cluster = Cluster.objects.filter(pk=self.path_uuid()).first()
-        if cluster is None:
-            raise ClusterNotFound("There is no cluster with this id.")
-        return cluster
-
-
-class ClusterView(_OneCluster):
+class ClusterView(ApiView):
     scopes = {"GET": Scope.READ, "PUT": Scope.ADMINISTER, "DELETE": Scope.ADMINISTER}
 
     @operation("getCluster", "One cluster", tag=TAG, answer=ClusterSerializer)
     def get(self, request: Request, id: str) -> Response:  # noqa: A002
-        return Response(ClusterSerializer(self._cluster()).data)
+        return Response(ClusterSerializer(cluster_of_id(self.path_uuid())).data)
 
     @operation("updateCluster", "Change a cluster", tag=TAG, body=ClusterUpdateSerializer, answer=ClusterSerializer)
     def put(self, request: Request, id: str) -> Response:  # noqa: A002
         return Response(
-            ClusterSerializer(update_cluster(cluster=self._cluster(), data=self.body(ClusterUpdateSerializer))).data
+            ClusterSerializer(
+                update_cluster(cluster=cluster_of_id(self.path_uuid()), data=self.body(ClusterUpdateSerializer))
+            ).data
         )
 
     @operation("deleteCluster", "Forget a cluster; its backups stay", tag=TAG, answer=TRUE)
     def delete(self, request: Request, id: str) -> Response:  # noqa: A002
-        delete_cluster(cluster=self._cluster())
+        delete_cluster(cluster=cluster_of_id(self.path_uuid()))
         return Response(True)
 
 
@@ -282,7 +275,7 @@ class ClusterTestView(ApiView):
         return Response(ClusterTestSerializer(probe_cluster(Cluster(**asked))).data)
 
 
-class RegisteredClusterTestView(_OneCluster):
+class RegisteredClusterTestView(ApiView):
     scopes = {"POST": Scope.OPERATE}
 
     @operation(
@@ -292,4 +285,4 @@ class RegisteredClusterTestView(_OneCluster):
         answer=ClusterTestSerializer,
     )
     def post(self, request: Request, id: str) -> Response:  # noqa: A002
-        return Response(ClusterTestSerializer(probe_cluster(self._cluster())).data)
+        return Response(ClusterTestSerializer(probe_cluster(cluster_of_id(self.path_uuid()))).data)

@@ -35,6 +35,14 @@ def find_cluster(reference: str | None) -> Cluster:
     return cluster
 
 
+def cluster_of_id(identifier: uuid.UUID) -> Cluster:
+    """Return the cluster with this id. Raises: ClusterNotFound."""
+    cluster = Cluster.objects.filter(pk=identifier).first()
+    if cluster is None:
+        raise ClusterNotFound("There is no cluster with this id.")
+    return cluster
+
+
 def find_storage(reference: str) -> StorageConfig:
     """Return the storage with this id or name. Raises: StorageNotFound."""
     identifier = as_uuid(reference)
