@@ -10,6 +10,7 @@ from typing import Any
 
 from apps.configuration.document import Entry, Located, Problem
 from apps.configuration.references import Reference, ReferenceInvalid, parse_reference
+from apps.schedules.timing.windows_text import parse_windows
 
 _NUMBER = re.compile(r"[+-]?[0-9]{1,19}")
 _MAX_TEXT = 100_000
@@ -119,6 +120,38 @@ def lists_by_name(found: Located) -> dict[str, list[str]]:
             values[name] = lines(item)
         except ValueInvalid as error:
             raise ValueInvalid(str(error), error.line or item.line) from error
+    return values
+
+
+def numbers_by_name(low: int, high: int) -> Reader:
+    """Names, each with a whole number from `low` to `high`."""
+
+    def read(found: Located) -> dict[str, int]:
+        if found.value is None:
+            return {}
+        if not isinstance(found.value, dict) or len(found.value) > _MAX_ITEMS:
+            raise ValueInvalid("Give names, each with a number.")
+        values = {}
+        for name, item in found.value.items():
+            try:
+                values[name] = number(item)
+            except ValueInvalid as error:
+                raise ValueInvalid(f"{name}: {error}", item.line) from error
+            if not low <= values[name] <= high:
+                raise ValueInvalid(f"{name}: Give a number from {low} to {high}.", item.line)
+        return values
+
+    return read
+
+
+def blackouts(found: Located) -> list[str]:
+    """A list of blackouts as forms have them; each one can be read."""
+    values = lines(found)
+    for value, item in zip(values, found.value or (), strict=True):
+        try:
+            parse_windows(value)
+        except ValueError as error:
+            raise ValueInvalid(str(error), item.line) from error
     return values
 
 

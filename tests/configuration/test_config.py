@@ -19,7 +19,7 @@ from apps.backups.policies import RetentionPolicy
 from apps.clusters.models import Cluster
 from apps.configuration.document import DocumentInvalid
 from apps.configuration.importing import ImportRefused, Outcome, export_configuration, import_configuration
-from apps.schedules.models import CollectionTag, Schedule
+from apps.schedules.models import Blackout, CollectionTag, MaximumAge, Schedule
 from apps.storage.models import StorageConfig
 from tests.support import REPOSITORY
 
@@ -44,8 +44,11 @@ clusters:
     urls: [http://127.0.0.1:9/, http://127.0.0.1:10]
     api_key: env:QDRANT_KEY
     max_jobs: 3
+    blackouts: ["sun 01:00-03:00", "fri 23:00-05:00 skip"]
     tags:
       films: [gold]
+    collection_max_age_hours: {{films: 12}}
+    tag_max_age_hours: {{gold: 36}}
   - name: spare
     urls: [http://127.0.0.1:11]
 storages:
@@ -218,6 +221,10 @@ def test_one_mistake_leaves_everything_as_it_was_and_every_mistake_is_named_with
     assert counts() == [0] * 7
 
 
+_MAIN = "version: 1\nclusters:\n  - name: main\n"
+_CLUSTER = "version: 1\nclusters:\n  - name: a\n    urls: [http://a]\n"
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -237,6 +244,13 @@ def test_one_mistake_leaves_everything_as_it_was_and_every_mistake_is_named_with
         ("version: 1\nclusters:\n  - name: a\n    urls: [http://a]\n    max_jobs: many", "Give a whole number"),
         ("version: 1\nclusters:\n  - name: a\n    urls: [http://a]\n    max_jobs: 99999999999", "too large"),
         ("version: 1\nclusters:\n  - name: a\n    urls: http://a", "Give a list"),
+        (f"{_CLUSTER}    blackouts:\n      - fri 22:00-06:00\n      - never\n", "Line 7: blackouts: “never” cannot be"),
+        (f"{_CLUSTER}    blackouts: [2026-01-02 10:00 - 2026-01-01 10:00]\n", "Line 5: blackouts: A blackout ends"),
+        (f"{_CLUSTER}    blackouts: fri\n", "Line 5: blackouts: Give a list"),
+        (f"{_CLUSTER}    tag_max_age_hours: 12\n", "Line 5: tag_max_age_hours: Give names, each with a number."),
+        (f"{_CLUSTER}    tag_max_age_hours:\n      a: 5\n      b: soon\n", "Line 7: tag_max_age_hours: b: Give a"),
+        (f"{_CLUSTER}    collection_max_age_hours:\n      a: 0\n", "Line 6: collection_max_age_hours: a: Give a"),
+        (f"{_CLUSTER}    collection_max_age_hours:\n      a/b: 5\n", "Line 5: collection_max_age_hours: a/b: "),
         ("version: 1\nclusters:\n  - name: a\n    urls: [http://a]\n    api_key: hunter2", "env:NAME, file:/path"),
         ("version: 1\nclusters:\n  - name: a\n    urls: [http://a]\n    api_key: env:NOT_SET_1", "NOT_SET_1 is not"),
         ("version: 1\nclusters:\n  - name: a\n    urls: [http://a]\n    api_key: file:/no/where", "cannot be read"),
@@ -260,6 +274,60 @@ def test_what_cannot_be_read_or_meant_is_said_with_its_line(text: str, said: str
     assert said in found
     assert "hunter2" not in found and "hidden" not in found
     assert Cluster.objects.count() == 0
+
+
+def test_blackouts_and_maximum_ages_of_a_cluster_are_as_the_document_says(document: str) -> None:
+    bring(document)
+    main = Cluster.objects.get(name="main")
+    ages = {(age.collection_name, age.tag): age.hours for age in MaximumAge.objects.filter(cluster=main)}
+    assert ages == {("films", ""): 12, ("", "gold"): 36}
+    shown = export_configuration()["clusters"][0]
+    assert shown["blackouts"] == ["fri 23:00-05:00 skip", "sun 01:00-03:00"]
+    assert (shown["collection_max_age_hours"], shown["tag_max_age_hours"]) == ({"films": 12}, {"gold": 36})
+
+    def change(content: dict[str, Any]) -> None:
+        content["clusters"][0] |= {
+            "blackouts": ["2026-12-24 18:00 - 2026-12-26 08:00 cancel", "fri 23:00-05:00 skip"],
+            "collection_max_age_hours": {"songs": 5},
+        }
+
+    text = edited(change)
+    before = (MaximumAge.objects.count(), Blackout.objects.count(), AuditEntry.objects.count())
+    planned = bring(text, apply=False)
+
+    assert {one.field: (one.before, one.after) for one in planned.changes[0].differences} == {
+        "blackouts": (
+            ["fri 23:00-05:00 skip", "sun 01:00-03:00"],
+            ["fri 23:00-05:00 skip", "2026-12-24 18:00 - 2026-12-26 08:00 cancel"],
+        ),
+        "collection_max_age_hours": ({"films": 12}, {"songs": 5}),
+    }
+    assert (MaximumAge.objects.count(), Blackout.objects.count(), AuditEntry.objects.count()) == before
+    assert bring(text).changes == planned.changes
+    assert sorted(MaximumAge.objects.values_list("collection_name", "tag", "hours")) == [
+        ("", "gold", 36), ("songs", "", 5),
+    ]  # fmt: skip
+    assert bring(text).changes == []
+    told = list(AuditEntry.objects.filter(action="age.change").values_list("summary", flat=True))
+    assert sum("songs" in summary for summary in told) == 1
+    assert AuditEntry.objects.filter(action="cluster.blackouts").count() == 2
+
+    bring(_MAIN)  # what is left out stays
+    assert MaximumAge.objects.count() == 2
+    bring(f"{_MAIN}    blackouts: []\n    tag_max_age_hours: {{}}\n    collection_max_age_hours: null\n")
+    assert not MaximumAge.objects.exists()
+    assert not Blackout.objects.filter(cluster=main).exists()
+
+
+def test_the_blackouts_of_a_cluster_move_the_runs_of_its_schedules(document: str) -> None:
+    bring(document)
+    nightly = Schedule.objects.get(name="nightly")
+    assert nightly.next_run_at == datetime(2026, 1, 2, 1, 30, tzinfo=UTC)
+
+    bring(f'{_MAIN}    blackouts: ["fri 02:00-04:00"]\n')
+
+    nightly.refresh_from_db()
+    assert nightly.next_run_at == datetime(2026, 1, 2, 3, 0, tzinfo=UTC)  # 04:00 in Berlin
 
 
 def test_prune_deletes_what_is_not_named_but_only_in_sections_that_are_there(document: str) -> None:
@@ -311,7 +379,8 @@ def test_what_an_import_does_is_in_the_audit_trail(document: str) -> None:
     told = list(AuditEntry.objects.order_by("id"))
 
     assert {entry.action for entry in told} == {
-        "cluster.add", "storageconfig.add", "retentionpolicy.create", "schedule.create", "channel.create",
+        "age.change", "cluster.add", "cluster.blackouts", "storageconfig.add", "retentionpolicy.create",
+        "schedule.create", "channel.create",
         "configuration.import",
     }  # fmt: skip
     assert told[-1].summary == "Imported a configuration: 8 made, 0 changed, 0 deleted."
@@ -339,7 +408,7 @@ def test_the_command_answers_by_its_exit_code(document: str, tmp_path: Path) -> 
     path.write_text(document.replace('"30 2 * * *"', '"61 2 * * *"'))
     code, said = call("--json")
     assert code == 1 and json.loads(said)["problems"][0]["message"].startswith("cron: ")
-    with pytest.raises(CommandError, match="Line 33: cron: .*\nNothing was changed"):
+    with pytest.raises(CommandError, match="Line 36: cron: .*\nNothing was changed"):
         call()
     path.write_text(document.replace('"30 2 * * *"', '"0 2 * * *"'))
     code, said = call("--json")

@@ -1,4 +1,4 @@
-"""Clusters with the tags of their collections, and storages."""
+"""Clusters with their blackouts and what is said of their collections (tags, maximum ages), and storages."""
 
 from __future__ import annotations
 
@@ -16,11 +16,18 @@ from apps.configuration import fields as read
 from apps.configuration.fields import Field
 from apps.configuration.kinds.base import EntryInvalid, Given, Kind, plain
 from apps.core.errors import BackupmgrError
-from apps.schedules.models import CollectionTag
+from apps.schedules.ages import set_age
+from apps.schedules.cluster_blackouts import cluster_windows, set_cluster_windows
+from apps.schedules.models import CollectionTag, MaximumAge
+from apps.schedules.models.ages import MOST_HOURS
 from apps.schedules.tags import set_tags
+from apps.schedules.timing.blackouts import Window
+from apps.schedules.timing.windows_text import parse_windows, write_windows
 from apps.storage.errors import StorageInvalid
 from apps.storage.models import StorageConfig, StorageType
 from apps.storage.services import create_storage, delete_storage, update_storage
+
+_HOURS = read.numbers_by_name(1, MOST_HOURS)
 
 
 class Clusters(Kind):
@@ -29,10 +36,14 @@ class Clusters(Kind):
         Field("name", read.line), Field("urls", read.lines), Field("is_default", read.flag),
         Field("api_key", read.secret), Field("restore_api_key", read.secret), Field("verify_tls", read.flag),
         Field("ca", read.text), Field("max_backup_age_hours", read.small_number), Field("max_jobs", read.small_number),
-        Field("max_jobs_per_node", read.small_number), Field("tags", read.lists_by_name),
+        Field("max_jobs_per_node", read.small_number), Field("blackouts", read.blackouts),
+        Field("tags", read.lists_by_name), Field("collection_max_age_hours", _HOURS),
+        Field("tag_max_age_hours", _HOURS),
     )  # fmt: skip
     removable = ("api_key", "restore_api_key")
     _COLUMNS = ("is_default", "verify_tls", "ca", "max_backup_age_hours", "max_jobs", "max_jobs_per_node")
+    #: What is no column of the cluster.
+    _BESIDE = ("blackouts", "tags", "collection_max_age_hours", "tag_max_age_hours")
 
     def all(self) -> Iterable[Cluster]:
         return Cluster.objects.order_by("-is_default", "name")
@@ -45,10 +56,16 @@ class Clusters(Kind):
         for tag in CollectionTag.objects.filter(cluster=row).order_by("collection_name", "tag"):
             tags.setdefault(tag.collection_name, []).append(tag.tag)
         shown = {"name": row.name, "urls": list(row.addresses)} | self.secrets(row) | plain(row, self._COLUMNS)
-        return shown | {"tags": tags}
+        of_collections, of_tags = _ages(row)
+        return shown | {
+            "blackouts": _blackouts(cluster_windows(row)),
+            "tags": tags,
+            "collection_max_age_hours": of_collections,
+            "tag_max_age_hours": of_tags,
+        }
 
     def write(self, row: Cluster | None, given: Given) -> Cluster:
-        data = {name: value for name, value in given.values.items() if name != "tags"}
+        data = {name: value for name, value in given.values.items() if name not in self._BESIDE}
         _check_default(Cluster, data)
         draft = Cluster() if row is None else Cluster.objects.get(pk=row.pk)
         for name in self._COLUMNS:
@@ -67,6 +84,9 @@ class Clusters(Kind):
         record_action(*_told("cluster", written, row is None), about=written)
         if "tags" in given.values:
             self._write_tags(written, given.values["tags"])
+        self._write_ages(written, given.values)
+        if "blackouts" in given.values:
+            self._write_blackouts(written, given)
         return written
 
     def _write_tags(self, cluster: Cluster, wanted: Mapping[str, list[str]]) -> None:
@@ -76,6 +96,30 @@ class Clusters(Kind):
                 set_tags(cluster=cluster, collection=collection, tags=wanted.get(collection, []))
             except BackupmgrError as error:
                 raise EntryInvalid({"tags": f"{collection}: {error}"}) from error
+
+    def _write_ages(self, cluster: Cluster, given: Mapping[str, Any]) -> None:
+        """What a field does not name is taken away; what stays as it is, is left alone."""
+        of_collections, of_tags = _ages(cluster)
+        for owner, known in (("collection", of_collections), ("tag", of_tags)):
+            field = f"{owner}_max_age_hours"
+            wanted: Mapping[str, int] = given.get(field, known)
+            for name in sorted({*wanted, *known}):
+                if wanted.get(name) == known.get(name):
+                    continue
+                names: dict[str, str] = {owner: name}
+                try:
+                    set_age(cluster=cluster, hours=wanted.get(name), **names)
+                except BackupmgrError as error:
+                    raise EntryInvalid({field: f"{name}: {error}"}) from error
+
+    def _write_blackouts(self, cluster: Cluster, given: Given) -> None:
+        windows = parse_windows("\n".join(given.values["blackouts"]))
+        if _blackouts(windows) == _blackouts(cluster_windows(cluster)):
+            return
+        try:
+            set_cluster_windows(cluster=cluster, windows=windows, now=given.now)
+        except BackupmgrError as error:
+            raise EntryInvalid({"blackouts": str(error).removeprefix("blackouts: ")}) from error
 
     def delete(self, row: Cluster, now: datetime) -> None:
         delete_cluster(cluster=row)
@@ -118,6 +162,24 @@ class Storages(Kind):
 
     def delete(self, row: StorageConfig, now: datetime) -> None:
         delete_storage(storage=row)
+
+
+def _blackouts(windows: Iterable[Window]) -> list[str]:
+    """As lines, weekly ones first: in which order they were given says nothing."""
+    ordered = sorted(windows, key=lambda one: (str(one.starts_at or ""), one.weekday or 0, str(one.from_time)))
+    return write_windows(ordered).splitlines()
+
+
+def _ages(cluster: Cluster) -> tuple[dict[str, int], dict[str, int]]:
+    """Maximum ages in hours, of collections and of tags."""
+    of_collections: dict[str, int] = {}
+    of_tags: dict[str, int] = {}
+    for row in MaximumAge.objects.filter(cluster=cluster).order_by("collection_name", "tag"):
+        if row.tag:
+            of_tags[row.tag] = row.hours
+        else:
+            of_collections[row.collection_name] = row.hours
+    return of_collections, of_tags
 
 
 def _told(kind: str, row: models.Model, is_new: bool) -> tuple[str, str]:

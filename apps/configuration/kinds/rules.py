@@ -72,7 +72,7 @@ class Schedules(Kind):
         Field("start_deadline_seconds", read.small_number_or_nothing),
         Field("max_runtime_seconds", read.small_number), Field("priority", read.small_number),
         Field("policy", read.line), Field("grace_seconds", read.small_number_or_nothing),
-        Field("enabled", read.flag), Field("blackouts", read.lines),
+        Field("enabled", read.flag), Field("blackouts", read.blackouts),
     )  # fmt: skip
     #: What belongs to one kind of schedule only.
     _RULES: ClassVar[dict[str, Any]] = {"cron": "", "interval_seconds": None, "anchor_at": None}
@@ -136,10 +136,7 @@ class Schedules(Kind):
         elif "policy" in values:
             values["policy"] = None
         if "blackouts" in values:
-            try:
-                values["blackouts"] = parse_windows("\n".join(values["blackouts"]))
-            except ValueError as error:
-                problems["blackouts"] = str(error)
+            values["blackouts"] = parse_windows("\n".join(values["blackouts"]))
         if problems:
             raise EntryInvalid(problems)
         return values
