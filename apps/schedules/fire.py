@@ -1,7 +1,7 @@
 """Fire: find the schedules that are due, advance each, and write a run, in one transaction.
 
-Any number of tickers may do this at once. Whoever advances a schedule (one conditional UPDATE by its version) writes
-its runs; (schedule, slot) is unique besides. A crash leaves all of it or nothing.
+Any number of tickers may do this at once. Whoever advances a schedule (a conditional UPDATE by its version) writes its
+runs; (schedule, slot) is unique besides. A crash leaves all of it or nothing.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from django.db import DatabaseError, transaction
+from django.db import DatabaseError, connection, transaction
 from django_q.tasks import async_task
 
 from apps.schedules.advance import in_trouble, upcoming, windows_of
-from apps.schedules.models import CatchUp, RunStatus, Schedule, ScheduleRun
+from apps.schedules.models import CatchUp, RunStatus, Schedule, ScheduleRun, Trigger
 from apps.schedules.tallies import count_ended
 from apps.schedules.timing.blackouts import Window
 from apps.schedules.timing.firing import Firing, Stretch, plan_firing
@@ -29,6 +29,11 @@ logger = logging.getLogger(__name__)
 BATCH = 200
 #: One tick goes on for no longer than this: leases want looking after, too.
 BUDGET_SECONDS = 20.0
+#: What advancing a schedule may change; what it does not change is written back as it was read.
+_ADVANCED = (
+    "next_fire_at", "next_run_at", "last_slot", "error", "error_count",
+    "paused_at", "paused_until", "pause_reason", "paused_by",
+)  # fmt: skip
 #: Dotted, so that the queue holds a name. Means "there are runs to expand", whichever.
 EXPAND = "apps.schedules.expand.expand_runs"
 
@@ -72,8 +77,7 @@ def _advance(schedule: Schedule, windows: tuple[Window, ...], now: datetime) -> 
         # The tick looks at a paused one only when its pause is over.
         schedule.paused_at = schedule.paused_until = schedule.paused_by = None
         schedule.pause_reason = ""
-        resumed = {"paused_at": None, "paused_until": None, "pause_reason": "", "paused_by": None}
-        return _Step(schedule, resumed | upcoming(schedule, now, windows))
+        return _Step(schedule, upcoming(schedule, now, windows))
     if schedule.next_fire_at is None or schedule.kind == Kind.MANUAL:
         return _Step(schedule, upcoming(schedule, now, windows))
     firing = plan_firing(
@@ -131,25 +135,70 @@ def _write_all(steps: list[_Step], now: datetime) -> int:
 
 
 def _write(steps: list[_Step], now: datetime) -> int:
+    """Advance those that are still as they were read, and write their runs; return how many. Raises: DatabaseError."""
     with transaction.atomic():
-        won = [step for step in steps if _take(step)]
-        runs = [run for step in won for run in step.runs]
-        # A slot that has its run already (a clock was put back) keeps it; the schedule advances all the same.
-        ScheduleRun.objects.bulk_create(runs, ignore_conflicts=True)
+        steps = _still_so(steps)
+        if not steps:
+            return 0
+        _take(steps)
+        runs = _not_there_yet([run for step in steps for run in step.runs])
+        ScheduleRun.objects.bulk_create(runs)
         count_ended(runs)
         if any(run.status == RunStatus.EXPANDING for run in runs):
             poke()
-    return len(won)
+    return len(steps)
 
 
-def _take(step: _Step) -> bool:
-    """Advance the schedule unless somebody else has, or it was edited meanwhile."""
-    schedule = step.schedule
-    return bool(
-        Schedule.objects.filter(
-            pk=schedule.pk, version=schedule.version, next_run_at=schedule.next_run_at, enabled=True
-        ).update(**step.changes, version=schedule.version + 1)
+def _still_so(steps: list[_Step]) -> list[_Step]:
+    """Leave out what somebody else has advanced or edited meanwhile, and lock the rest, in one order for all."""
+    rows = Schedule.objects.filter(pk__in=[step.schedule.pk for step in steps], enabled=True).order_by("pk")
+    now_so = set(rows.select_for_update().values_list("pk", "version", "next_run_at"))
+    return [step for step in steps if (step.schedule.pk, step.schedule.version, step.schedule.next_run_at) in now_so]
+
+
+def _take(steps: list[_Step]) -> None:
+    """Advance schedules by one prepared statement: with thousands of them this is most of the work.
+
+    Raises: DatabaseError, also when one of them is not as it was read.
+    """
+    to_set = [_field(name) for name in (*_ADVANCED, "version")]
+    to_match = [_field(name) for name in ("id", "version", "next_run_at", "enabled")]
+    sets = ", ".join(f"{_quoted(field.column)} = %s" for field in to_set)
+    match = " AND ".join(f"{_quoted(field.column)} = %s" for field in to_match)
+    statement = f"UPDATE {_quoted(Schedule._meta.db_table)} SET {sets} WHERE {match}"  # noqa: S608 - names of columns
+    rows = []
+    for step in steps:
+        read = {field.attname: getattr(step.schedule, field.attname) for field in (*to_set, *to_match)}
+        changed = read | step.changes | {"version": step.schedule.version + 1}
+        pairs = [(field, changed) for field in to_set] + [(field, read) for field in to_match]
+        rows.append([field.get_db_prep_save(values[field.attname], connection) for field, values in pairs])
+    with connection.cursor() as cursor:
+        cursor.executemany(statement, rows)
+        if cursor.rowcount != len(rows):
+            raise DatabaseError(f"Only {cursor.rowcount} of {len(rows)} schedules were as they had been read.")
+
+
+def _not_there_yet(runs: list[ScheduleRun]) -> list[ScheduleRun]:
+    """A slot that has its run already (a clock was put back) keeps it; the schedule advances all the same.
+
+    Looked up, not left to `ignore_conflicts`: SQLite would ignore every other thing that is wrong with a row, too.
+    """
+    there = set(
+        ScheduleRun.objects.filter(
+            trigger=Trigger.SCHEDULE,
+            schedule__in={run.schedule_id for run in runs},
+            slot__in={run.slot for run in runs},
+        ).values_list("schedule", "slot")
     )
+    return [run for run in runs if (run.schedule_id, run.slot) not in there]
+
+
+def _quoted(name: str) -> str:
+    return connection.ops.quote_name(name)
+
+
+def _field(name: str) -> Any:
+    return Schedule._meta.get_field(name)
 
 
 def _set_aside(step: _Step, now: datetime) -> int:

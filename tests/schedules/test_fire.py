@@ -379,6 +379,92 @@ class TestPoison:
         assert "internal error" in Schedule.objects.get(pk=bad.pk).error
 
 
+class TestABatch:
+    """Many schedules that are due together are written by few statements."""
+
+    def test_costs_as_many_queries_for_many_as_for_few(self, make: Make) -> None:
+        def cost(now: datetime) -> int:
+            with CaptureQueriesContext(
+                connection,
+            ) as captured:
+                fire_due(now=now)
+            return len(captured)
+
+        for n in range(3):
+            make(f"schedule {n}", cron="0 * * * *", catchup="none")
+        cost(at("01T14:00"))  # the first misses make the rows that count them
+        few = cost(at("01T16:30"))
+        for n in range(3, 33):
+            make(f"schedule {n}", cron="0 * * * *", catchup="none", now=at("01T16:30"))
+        cost(at("01T18:30"))
+
+        assert cost(at("01T20:30")) == few
+        assert ScheduleRun.objects.filter(status="missed", slot=at("01T20:00"), missed_count=2).count() == 33
+
+    def test_one_that_the_database_refuses_leaves_the_others_theirs(self, make: Make, monkeypatch: Any) -> None:
+        from apps.schedules import fire
+
+        every = [make(f"schedule {n}") for n in range(12)]
+        bad = every[5]
+        work_out = fire._advance
+
+        def refused(row: Schedule, windows: Any, now: datetime) -> Any:
+            step = work_out(row, windows, now)
+            if row.pk == bad.pk:
+                step.runs[0].missed_count = 3  # without its first slot: no such row can be stored
+            return step
+
+        monkeypatch.setattr(fire, "_advance", refused)
+        assert fire_due(now=at("02T02:30")) == 12
+
+        for schedule in every:
+            assert runs(schedule) == ([] if schedule == bad else [("02 02:30", "expanding", 0)])
+        row = Schedule.objects.get(pk=bad.pk)
+        assert "internal error" in row.error
+        assert row.next_run_at == at("02T02:35")
+        assert row.next_fire_at == at("02T02:30")  # it is still owed
+        assert not Schedule.objects.exclude(pk=bad.pk).exclude(error="", next_run_at=at("03T02:30")).exists()
+
+        monkeypatch.setattr(fire, "_advance", work_out)
+        fire_due(now=at("02T02:35"))
+        assert runs(bad) == [("02 02:30", "expanding", 0)]
+
+    def test_one_that_is_edited_meanwhile_keeps_the_edit_and_the_others_fire(
+        self, make: Make, monkeypatch: Any
+    ) -> None:
+        from dataclasses import replace
+
+        from apps.schedules import fire
+
+        edited, off, *others = [make(f"schedule {n}", priority=9 - n) for n in range(5)]
+        write = fire._write_all
+
+        def meanwhile(steps: Any, now: datetime) -> int:
+            if Schedule.objects.get(pk=off.pk).enabled:
+                fresh = Schedule.objects.get(pk=edited.pk)
+                update_schedule(schedule=fresh, data=replace(data_of(fresh), cron="0 5 * * *"), now=now)
+                switch_schedule(schedule=Schedule.objects.get(pk=off.pk), enabled=False, now=now)
+            return write(steps, now)
+
+        monkeypatch.setattr(fire, "_write_all", meanwhile)
+        assert fire_due(now=at("02T02:30")) == 3
+
+        assert runs(edited) == runs(off) == []
+        assert upcoming(edited) == (at("02T05:00"), at("02T05:00"))
+        assert upcoming(off) == (None, None)
+        assert [runs(schedule) for schedule in others] == [[("02 02:30", "expanding", 0)]] * 3
+
+    def test_a_slot_that_has_its_run_already_keeps_it_and_the_schedule_goes_on(self, make: Make) -> None:
+        twice, once = make("twice"), make("once")
+        ScheduleRun.objects.create(schedule=twice, slot=at("02T02:30"), created_at=NOW, status="ok", completed_at=NOW)
+
+        fire_due(now=at("02T02:30"))
+
+        assert runs(twice) == [("02 02:30", "ok", 0)]
+        assert runs(once) == [("02 02:30", "expanding", 0)]
+        assert upcoming(twice) == upcoming(once) == (at("03T02:30"), at("03T02:30"))
+
+
 class TestClock:
     def test_a_clock_put_back_fires_nothing_and_says_so(self, make: Make) -> None:
         from apps.schedules.models import Clock

@@ -84,6 +84,43 @@ def test_eight_tickers_and_many_due_schedules_make_each_run_once(folder: Any) ->
     assert not Schedule.objects.due(now).exists()
 
 
+def test_two_tickers_that_have_read_the_same_batch_make_each_run_once(folder: Any, monkeypatch: Any) -> None:
+    from apps.schedules import fire
+
+    make_many(folder, 150)
+    Schedule.objects.update(anchor_at=START, interval_seconds=60)  # some slots were missed: those are counted
+    now = START + STEP + timedelta(seconds=90)
+    both_have_read = multiprocessing.get_context("fork").Barrier(2, timeout=60)
+    won = multiprocessing.get_context("fork").Array("i", 2)
+    write = fire._write_all
+    waited: list[bool] = []
+
+    def after_both_have_read(steps: Any, now: datetime) -> int:
+        if not waited:
+            waited.append(True)
+            both_have_read.wait()
+        return write(steps, now)
+
+    monkeypatch.setattr(fire, "_write_all", after_both_have_read)
+
+    def ticker(place: int) -> Callable[[], None]:
+        def work() -> None:
+            won[place] = fire_due(now=now)
+
+        return work
+
+    processes = [in_a_process(ticker(place)) for place in range(2)]
+    for process in processes:
+        process.join(120)
+
+    assert [process.exitcode for process in processes] == [0, 0]
+    assert sum(won) == 150
+    assert ScheduleRun.objects.filter(missed_count=0).count() == 150
+    assert not Schedule.objects.exclude(error="").exists()
+    assert not Schedule.objects.due(now).exists()
+    assert Schedule.objects.filter(version=2).count() == 150
+
+
 def test_tickers_killed_at_any_moment_lose_and_double_nothing(folder: Any) -> None:
     count = 30
     make_many(folder, count)
