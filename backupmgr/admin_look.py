@@ -83,6 +83,12 @@ UNFOLD: dict[str, Any] = {
                         "backups.view_keptcollection",
                     ),
                     _item("Orphans", "help_center", "admin:backups_orphan_changelist", "backups.view_orphan"),
+                    _item(
+                        "Deleted backups",
+                        "folder_off",
+                        "admin:backups_deletedbackup_changelist",
+                        "backups.view_deletedbackup",
+                    ),
                 ],
             },
             {

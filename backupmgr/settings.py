@@ -241,6 +241,8 @@ BACKUPMGR_RECONCILE_AGE_HOURS = env.float("BACKUPMGR_RECONCILE_AGE_HOURS", defau
 BACKUPMGR_LOST_ANSWER_SECONDS = env.int("BACKUPMGR_LOST_ANSWER_SECONDS", default=30)
 # What could not be removed is tried again after so long; each further pause is twice as long, an hour at most.
 BACKUPMGR_LEFTOVER_SECONDS = env.int("BACKUPMGR_LEFTOVER_SECONDS", default=20)
+# For so many days it stays on record which backups were deleted, when and why.
+BACKUPMGR_DELETED_DAYS = env.int("BACKUPMGR_DELETED_DAYS", default=400)
 # How long a presigned address stays valid that a Qdrant node restores from.
 BACKUPMGR_PRESIGN_SECONDS = env.int("BACKUPMGR_PRESIGN_SECONDS", default=6 * 3600)
 
@@ -267,6 +269,8 @@ if BACKUPMGR_WORKERS < 1 or BACKUPMGR_LEASE_SECONDS < 3 or BACKUPMGR_TICK_SECOND
         "BACKUPMGR_CHECK_SECONDS 0 or more."
     )
 
+if not 1 <= BACKUPMGR_DELETED_DAYS <= 36_500:
+    raise ImproperlyConfigured("BACKUPMGR_DELETED_DAYS must be 1 to 36500: 400 keeps a year's deletions on record.")
 if BACKUPMGR_BUFFER_MB < 1:
     raise ImproperlyConfigured("BACKUPMGR_BUFFER_MB must be 1 or more.")
 if not all(0 <= delay <= 86400 for delay in BACKUPMGR_RETRY_DELAYS_SECONDS):

@@ -2,7 +2,7 @@
 
     mark_deleting   one transaction: the row says "being deleted" and a tombstone (Leftover) stands
     erase           manifest first, then the parts, then what was begun and never ended; the same again after a kill
-    forget          one transaction: the row goes, and its tombstone with it
+    forget          one transaction: the row goes, its tombstone with it, and a record of it begins (DeletedBackup)
 
 From the first step on the backup cannot be restored; from the moment its manifest is gone the folder is no backup to
 anybody, another installation or a lost catalogue included.
@@ -13,9 +13,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from django.contrib.auth.models import AbstractBaseUser
+from django.db import transaction
 
+from apps.backups.deleted import DeletedBackup
 from apps.backups.models import Backup, BackupStatus, Leftover, LeftoverKind
 from apps.core.errors import Conflict, Unavailable
 from apps.storage.keys import manifest_key
@@ -133,6 +136,51 @@ def _refuse_while_locked(backup: Backup, until: datetime | None) -> None:
     raise StillLocked(f"The storage keeps it {lock_words(until)}: it is deleted then, nothing of it is gone yet.", then)
 
 
-def forget(backup: Backup) -> None:
-    """Remove the row; its tombstone goes with it."""
-    Backup.objects.filter(pk=backup.pk).delete()
+def forget(backup: Backup, *, erased_at: datetime) -> None:
+    """Remove the row and its tombstone, and write down what is gone. Of several callers one does; a kill undoes both.
+
+    `erased_at` is when the storage was seen to hold nothing of it any more.
+    """
+    with transaction.atomic():
+        rows = Backup.objects.select_for_update(of=("self",)).select_related("storage", "policy").defer("manifest")
+        there = rows.filter(pk=backup.pk).first()
+        if there is None:
+            return
+        DeletedBackup.objects.create(**_record_of(there), erased_at=erased_at, created_at=erased_at)
+        there.delete()
+
+
+def _record_of(backup: Backup) -> dict[str, Any]:
+    """Return what is kept of a backup that goes, and of why it goes."""
+    tombstone = Leftover.objects.filter(backup=backup).select_related("created_by").first()
+    asker = tombstone.created_by if tombstone is not None else None
+    # By a policy it went only when one had let it go; else it was somebody, whatever policy it was under.
+    facts = backup.expire_facts if backup.is_expired else {}
+    policy = backup.policy
+    return {
+        "backup_id": backup.pk,
+        "snapshot_name": backup.snapshot_name,
+        "collection_name": backup.collection_name,
+        "shard_id": backup.shard_id,
+        "cluster_id": backup.cluster_id,
+        "cluster_name": backup.cluster_name,
+        "storage_id": backup.storage_id,
+        "storage_name": backup.storage.name,
+        "path": backup.path,
+        "taken_at": backup.started_at,
+        "size_bytes": backup.size_bytes,
+        "points_count": backup.points_count,
+        "parts_count": backup.parts.count(),
+        "manifest_sha256": backup.manifest_sha256,
+        "job_id": backup.job_id,
+        "schedule_id": backup.schedule_id,
+        "reason": (tombstone.reason if tombstone is not None else "") or backup.expire_reason,
+        "let_go_at": backup.expired_at,
+        "retention_run_id": facts.get("run"),
+        "policy_id": facts.get("policy", policy.pk if policy else None),
+        "policy_name": facts.get("name", policy.name if policy else ""),
+        "policy_version": facts.get("version", policy.version if policy else None),
+        "policy_rules": facts.get("rules", {}),
+        "deleted_by": asker.get_username() if asker is not None else facts.get("by", ""),
+        "asked_at": tombstone.created_at if tombstone is not None else None,
+    }

@@ -10,7 +10,8 @@ from django.conf import settings
 from django.db import models
 from django.db.models import Q
 
-from apps.backups.kept import KeptCollection as KeptCollection  # Django finds models here
+from apps.backups.deleted import DeletedBackup as DeletedBackup  # Django finds models here
+from apps.backups.kept import KeptCollection as KeptCollection
 from apps.backups.orphans import MadeSnapshot as MadeSnapshot
 from apps.backups.orphans import Orphan as Orphan
 from apps.backups.orphans import OrphanKind as OrphanKind
@@ -80,6 +81,8 @@ class Backup(UuidModel):
     expired_at = models.DateTimeField(null=True, blank=True)
     expire_reason = models.CharField(max_length=300, blank=True, default="")
     delete_at = models.DateTimeField(null=True, blank=True)
+    #: What let it go, for the record: {"run", "by", "policy", "name", "version", "rules"}; counts with `expired_at`.
+    expire_facts: models.JSONField[Any, Any] = models.JSONField(default=dict, blank=True)
 
     class Meta:
         constraints = [

@@ -77,7 +77,7 @@ def _remove_backup(trace: BackupTrace) -> bool:
     if backup is None:
         return False
     erase(backup, open_store(backup.storage, patience=PROBE_PATIENCE))
-    forget(backup)
+    forget(backup, erased_at=timezone.now())
     return True
 
 

@@ -43,6 +43,7 @@ _VIEW = [
     "backups.view_part",
     "backups.view_orphan",
     "backups.view_leftover",
+    "backups.view_deletedbackup",
     "backups.view_keptcollection",
     "jobs.view_job",
     "jobs.view_jobevent",

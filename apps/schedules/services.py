@@ -253,7 +253,9 @@ def _refuse_when_busy(schedule: Schedule) -> None:
         raise Conflict(f"A run of this schedule has just begun (run {run.pk}): look at that one.")
 
 
-def delete_schedule(*, schedule: Schedule, backups: KeepBackups, now: datetime) -> int:
+def delete_schedule(
+    *, schedule: Schedule, backups: KeepBackups, now: datetime, user: AbstractBaseUser | None = None
+) -> int:
     """Delete the schedule; its runs stay as history, and its backups as asked. Return how many backups it has made.
 
     Jobs under way go on. EXPIRE lets go at once what no guard keeps (the newest good one of a collection, held ones and
@@ -277,12 +279,15 @@ def delete_schedule(*, schedule: Schedule, backups: KeepBackups, now: datetime) 
             made.update(policy=None, expired_at=None, delete_at=None, expire_reason="")
             jobs.update(policy=None)
         elif backups == KeepBackups.EXPIRE:
+            why = f"The schedule {schedule.name} was deleted, and its backups with it."
+            facts = {"why": why, "by": user.get_username() if user is not None else ""}
+            made.filter(expired_at=None).update(expire_facts=facts)
             made.exclude(status=BackupStatus.DELETING).update(policy=None, keep_until=now)
             jobs.update(policy=None, keep_until=now)
         count = made.count()
         fate = _FATES[backups]
         words = f"Deleted the schedule {schedule.name}; what it made ({plural(count, 'backup')}) {fate}."
-        _tell("delete", words, schedule)
+        _tell("delete", words, schedule, user)
     if backups == KeepBackups.EXPIRE:
         expire_dated(now=now)  # a kill before this is made up for by the sweep
     return count

@@ -21,7 +21,7 @@ from tests.admin.world import DEAD_URL, make_backup, make_job
 LISTS = [
     "clusters_cluster", "storage_storageconfig", "backups_backup", "jobs_job", "api_apitoken", "auth_user",
     "auth_group", "schedules_schedule", "schedules_schedulerun", "schedules_retentionrun", "backups_retentionpolicy",
-    "backups_hold",
+    "backups_hold", "backups_deletedbackup",
 ]  # fmt: skip
 LANDMARKS = [
     '<html lang="en">',

@@ -27,7 +27,7 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from apps.backups.leftovers import leave_behind
-from apps.backups.models import KeptCollection, Leftover, Orphan, OrphanKind
+from apps.backups.models import DeletedBackup, KeptCollection, Leftover, Orphan, OrphanKind
 from apps.backups.policies import RetentionPolicy
 from apps.backups.reconcile.findings import Finding
 from apps.backups.reconcile.recording import record_finding
@@ -119,6 +119,7 @@ def world(
         "storage": [storage, other],
         "operations": [start_operation(operation=asked, now=NOW)],
         "leftovers": [leave_something(storage)],
+        "deleted-backups": [record_of_deletion(storage)],
         "kept-collections": [keep_something(cluster, name) for name in ("films", "gone")],
         **plan_something(cluster, storage),
         "orphans": [make_orphan(storage, name) for name in ("main/films/x", "main/films/y")] + [unknown_backup],
@@ -179,6 +180,14 @@ def leave_something(storage: StorageConfig) -> Leftover:
     trace = FolderTrace(storage_id=str(storage.pk), path="main/films/x")
     leave_behind(Traces([trace]), job_id=uuid.uuid4(), reason="The disk was away.")
     return Leftover.objects.get()
+
+
+def record_of_deletion(storage: StorageConfig) -> DeletedBackup:
+    return DeletedBackup.objects.create(
+        backup_id=uuid.uuid4(), snapshot_name="x", collection_name="films", cluster_name="main", storage_id=storage.pk,
+        storage_name=storage.name, path="main/films/x", taken_at=NOW, size_bytes=1, points_count=1, parts_count=1,
+        policy_name="spare", policy_version=1, policy_rules={"keep_last": 1}, erased_at=NOW, created_at=NOW,
+    )  # fmt: skip
 
 
 def keep_something(cluster: Cluster, name: str) -> KeptCollection:

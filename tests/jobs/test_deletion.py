@@ -18,7 +18,7 @@ from django.utils import timezone
 
 from apps.backups.catalogue import rescan
 from apps.backups.deletion import StillListed, erase
-from apps.backups.models import Backup, Leftover
+from apps.backups.models import Backup, DeletedBackup, Leftover
 from apps.core.abort import Abort
 from apps.core.errors import BackupmgrError, Conflict, NotFound
 from apps.jobs.cleaning import clean_leftovers, retry_leftover
@@ -77,6 +77,28 @@ class TestAsked:
         assert files(folder) == []
         assert not Backup.objects.exists()
         assert not Leftover.objects.exists()
+
+    def test_what_it_was_and_why_it_went_stays_on_record(
+        self, backup: Backup, storage: StorageConfig, folder: Path
+    ) -> None:
+        began = timezone.now()
+        ana = User.objects.create(username="ana")
+        parts = backup.parts.count()
+
+        delete_backup(backup_id=backup.pk, now=timezone.now(), user=ana, reason="It is too old.")
+        assert not DeletedBackup.objects.exists(), "nothing is gone yet"
+        clean_leftovers(now=timezone.now())
+
+        record = DeletedBackup.objects.get()
+        was = (
+            "snapshot_name", "collection_name", "cluster_id", "cluster_name", "storage_id", "path", "size_bytes",
+            "points_count", "manifest_sha256", "job_id",
+        )  # fmt: skip
+        assert {name: getattr(record, name) for name in was} == {name: getattr(backup, name) for name in was}
+        assert (record.backup_id, record.taken_at, record.parts_count) == (backup.pk, backup.started_at, parts)
+        assert (record.storage_name, record.reason, record.deleted_by) == (storage.name, "It is too old.", "ana")
+        assert (record.let_go_at, record.retention_run_id, record.policy_name) == (None, None, "")
+        assert record.asked_at is not None and began <= record.asked_at <= record.erased_at <= timezone.now()
 
     def test_asking_again_is_harmless(self, backup: Backup) -> None:
         first = delete_backup(backup_id=backup.pk, now=timezone.now())
@@ -273,6 +295,7 @@ class TestAtOnce:
         assert files(folder) == []
         assert not Backup.objects.exists()
         assert not Leftover.objects.exists()
+        assert DeletedBackup.objects.count() == 1
 
     def test_a_restore_and_a_deletion_never_both_get_it(self, run: RunJob, collections: Collections) -> None:
         collections.create("films", points=5, shards=1)
@@ -335,6 +358,8 @@ def around(module, name):
 open_store = removing.open_store
 removing.open_store = lambda *args, **options: Steps(open_store(*args, **options))
 around(removing, "forget")
+around(deletion, "_record_of")
+around(deletion.DeletedBackup.objects, "create")
 from apps.jobs import services
 around(services, "mark_deleting")
 around(services, "try_leftover")
@@ -366,8 +391,10 @@ class TestKilled:
             found = Backup.objects.filter(pk=backup.pk).first()
             if not killed:
                 assert found is None
+                assert DeletedBackup.objects.filter(backup_id=backup.pk).count() == 1
                 return seen
             seen.append(killed)
+            assert DeletedBackup.objects.filter(backup_id=backup.pk).exists() == (found is None), killed
             if found is not None and found.status == "completed":
                 assert "mark_deleting" in killed, killed
                 assert len(look()) == 3, "rolled back as a whole"
@@ -382,6 +409,7 @@ class TestKilled:
             assert look() == [], killed
             assert not Backup.objects.exists(), killed
             assert not Leftover.objects.exists(), killed
+            assert DeletedBackup.objects.filter(backup_id=backup.pk).count() == 1, killed
 
     def test_kill_9_at_every_step_in_a_folder(
         self, run: RunJob, collections: Collections, storage: StorageConfig, folder: Path

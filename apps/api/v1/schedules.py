@@ -314,7 +314,7 @@ class ScheduleView(_OneSchedule):
         choice = KeepBackups(query["backups"])
         if choice == KeepBackups.EXPIRE and query.get("confirm") != schedule.name:
             raise InvalidRequest("confirm: Give the name of the schedule whose backups are to go.")
-        services.delete_schedule(schedule=schedule, backups=choice, now=timezone.now())
+        services.delete_schedule(schedule=schedule, backups=choice, now=timezone.now(), user=caller(request))
         return Response(ScheduleSerializer(schedule).data)
 
 

@@ -22,6 +22,7 @@ from apps.api.v1.cluster import ClusterNodesView, ClusterStatusView
 from apps.api.v1.clusters import ClustersView, ClusterTestView, ClusterView, RegisteredClusterTestView
 from apps.api.v1.collections import CollectionClusterView, CollectionsView, CollectionView
 from apps.api.v1.coverage import CoverageView
+from apps.api.v1.deleted import DeletedBackupsView, DeletedBackupView
 from apps.api.v1.docs import DocsView, RedocView, SchemaView
 from apps.api.v1.jobs import JobAttemptsView, JobCancelView, JobEventsView, JobRetryView, JobsView, JobView
 from apps.api.v1.kept import KeptCollectionsView, KeptCollectionView, KeptForgetView, KeptSwitchBackView
@@ -116,6 +117,8 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("backups/<str:id>/restore", BackupRestoreView.as_view()),
     path("backups/<str:id>/verify", BackupVerifyView.as_view()),
     path("backups/<str:id>/verifications", BackupVerificationsView.as_view()),
+    path("deleted-backups", DeletedBackupsView.as_view()),
+    path("deleted-backups/<str:id>", DeletedBackupView.as_view()),
     path("leftovers", LeftoversView.as_view()),
     path("leftovers/<str:id>", LeftoverView.as_view()),
     path("leftovers/<str:id>/retry", LeftoverRetryView.as_view()),

@@ -317,7 +317,9 @@ class ScheduleAdmin(ConsoleAdmin):
                     messages.error(request, f"Nothing was deleted: type {schedule.name} to let its backups go.")
                     return HttpResponseRedirect(request.path)
             try:
-                count = services.delete_schedule(schedule=schedule, backups=choice, now=timezone.now())
+                count = services.delete_schedule(
+                    schedule=schedule, backups=choice, now=timezone.now(), user=person(request)
+                )
             except BackupmgrError as error:
                 messages.error(request, str(error))
                 return HttpResponseRedirect(self.object_url(schedule))

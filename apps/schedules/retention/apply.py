@@ -26,6 +26,7 @@ from apps.schedules.clock import may_expire
 from apps.schedules.models import RetentionRun, RetentionStatus, RetentionTrigger
 from apps.schedules.retention.facts import Facts, Group, SetKey, gather
 from apps.schedules.retention.plan import PolicyPlan, SetPlan, plan_group, plan_policy, plan_rules
+from apps.schedules.retention.policies import EFFECTIVE
 
 logger = logging.getLogger(__name__)
 
@@ -114,16 +115,25 @@ def _apply(
     if held.version != policy.version or not again or again[0].digest != plan.digest:
         raise PlanChanged("The backups or the policy changed meanwhile: look at the preview again.")
     plan = again[0]
+    status = RetentionStatus.APPLIED if plan.expire else RetentionStatus.NOTHING
+    run = _record(policy, plan, now, trigger, status, plan.frozen)
+    facts = {
+        "run": str(run.pk),
+        "by": user.get_username() if user is not None else "",
+        "policy": str(held.pk),
+        "name": held.name,
+        "version": held.version,
+        "rules": {name: getattr(held, name) for name in EFFECTIVE},
+    }
     for key in plan.expire:
         why = "; ".join(str(reason) for reason in plan.decision.verdicts[key].reasons)
         Backup.objects.filter(pk=key, expired_at=None).exclude(status=BackupStatus.DELETING).update(
             expired_at=now,
             delete_at=now + timedelta(days=held.grace_days),
             expire_reason=f"{held.name}: {why}"[:300],
+            expire_facts=facts,
         )
     _supersede(policy, plan, now, keep_digest="")
-    status = RetentionStatus.APPLIED if plan.expire else RetentionStatus.NOTHING
-    run = _record(policy, plan, now, trigger, status, plan.frozen)
     if user is not None:
         run.confirmed_by, run.confirmed_at = user, now  # type: ignore[assignment]
         run.save(update_fields=["confirmed_by", "confirmed_at"])
@@ -227,7 +237,7 @@ def _take_back(ids: list[str], now: datetime, run: RetentionRun | None) -> int:
     with transaction.atomic():
         there = Backup.objects.filter(pk__in=ids, expired_at__isnull=False).exclude(status=BackupStatus.DELETING)
         policies = set(there.values_list("policy_id", flat=True))
-        taken = there.update(expired_at=None, delete_at=None, expire_reason="", keep_until=None)
+        taken = there.update(expired_at=None, delete_at=None, expire_reason="", keep_until=None, expire_facts={})
         if not taken:
             raise NothingToUndo("There is nothing to take back: the backups are deleted, or were never let go.")
         RetentionPolicy.objects.filter(pk__in=policies).update(confirmed_version=0)
@@ -295,7 +305,9 @@ def expire_dated(*, now: datetime) -> int:
         if str(backup.pk) in _guarded(facts, now):
             continue
         gone += Backup.objects.filter(pk=backup.pk, expired_at=None).update(
-            expired_at=now, delete_at=now + DATED_GRACE, expire_reason="It was to be kept until then."
+            expired_at=now,
+            delete_at=now + DATED_GRACE,
+            expire_reason=backup.expire_facts.get("why") or f"It was to be kept until {backup.keep_until:%Y-%m-%d}.",
         )
     return gone
 

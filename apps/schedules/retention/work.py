@@ -8,9 +8,11 @@ from typing import Any
 
 from django.utils import timezone
 
+from apps.backups.deleted import forget_old_records
 from apps.backups.deletion import refresh_lock
 from apps.backups.models import Backup, BackupStatus
 from apps.backups.policies import RetentionPolicy
+from apps.schedules.clock import may_expire
 from apps.schedules.models import RetentionRun, RetentionStatus, RetentionTrigger
 from apps.schedules.retention.apply import apply_policy, delete_due, expire_dated
 from apps.schedules.retention.facts import all_policies
@@ -48,6 +50,8 @@ def run_sweep(*, now: datetime) -> None:
     _guard("legal holds", look_at_legal_holds)
     _guard("dated backups", lambda: expire_dated(now=now))
     _guard("deletion", lambda: delete_due(now=now))
+    if may_expire(now):  # a clock that has jumped makes records look old, too
+        forget_old_records(now=now)
     RetentionRun.objects.filter(status=RetentionStatus.NOTHING, created_at__lt=now - NOTHING_KEPT).delete()
 
 
