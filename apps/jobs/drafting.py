@@ -32,6 +32,8 @@ class Terms:
     due_at: datetime
     priority: int = 5
     start_by: datetime | None = None
+    #: No automatic retry begins then or later: the schedule's next run does the same work.
+    retry_by: datetime | None = None
     max_runtime_seconds: int | None = None
     rank: Rank = Rank.SCHEDULED
 

@@ -57,9 +57,11 @@ def end_of(job: Job, error: BaseException, now: datetime) -> End:
         text = "The worker is being stopped; the job goes back to the queue."
         return End(at=now, status=JobStatus.PENDING, outcome=AttemptOutcome.RETURNED, text=text, changes=anew)
     failure = Failure(_sentence(job, error), category_of(error), tuple(causes_of(error)))
-    again = next_try(error=error, retries=job.retry_count, now=now)
+    again = next_try(error=error, retries=job.retry_count, now=now, before=job.retry_by)
     if again is None:
         tried = f" Tried {job.retry_count + 1} times." if job.retry_count else ""
+        if job.retry_by is not None and next_try(error=error, retries=job.retry_count, now=now) is not None:
+            tried += f" Not tried again: the next run of its schedule is due at {job.retry_by:%Y-%m-%d %H:%M} UTC."
         return End(
             at=now,
             status=JobStatus.FAILED,

@@ -91,6 +91,8 @@ class Job(UuidModel):
     queue_at = models.DateTimeField(null=True, blank=True)
     #: A job that has not started by then is not worth starting any more: it fails.
     start_by = models.DateTimeField(null=True, blank=True)
+    #: No automatic retry begins then or later: the next run of its schedule is due.
+    retry_by = models.DateTimeField(null=True, blank=True)
     #: An attempt that takes longer is stopped, and the job fails.
     max_runtime_seconds = models.PositiveIntegerField(null=True, blank=True)
 

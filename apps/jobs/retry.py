@@ -32,16 +32,19 @@ class NextTry:
         return f"Retry {self.number} of {self.limit} starts at {self.at:%H:%M:%S} UTC."
 
 
-def next_try(*, error: BaseException, retries: int, now: datetime) -> NextTry | None:
+def next_try(*, error: BaseException, retries: int, now: datetime, before: datetime | None = None) -> NextTry | None:
     """Return when a job that ended with `error` is to be tried again; None when it is not.
 
-    `retries` automatic retries were made already. An overloaded server may ask for a longer wait than ours.
+    `retries` automatic retries were made already. An overloaded server may ask for a longer wait than ours. None is
+    made at `before` or later.
     """
     delays = settings.BACKUPMGR_RETRY_DELAYS_SECONDS
     if not can_pass(error) or retries >= len(delays):
         return None
     asked = error.retry_after_seconds if isinstance(error, BackupmgrError) else None
     wait = timedelta(seconds=max(delays[retries], asked or 0.0))
+    if before is not None and now + wait >= before:
+        return None
     return NextTry(number=retries + 1, limit=len(delays), at=now + wait)
 
 

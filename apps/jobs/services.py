@@ -317,7 +317,7 @@ def _queue_up(job: Job, terms: Terms | None, now: datetime) -> None:
     due_at = now
     if terms is not None:
         job.rank, job.priority, due_at = terms.rank, terms.priority, terms.due_at
-        job.schedule_id, job.start_by = terms.schedule_id, terms.start_by
+        job.schedule_id, job.start_by, job.retry_by = terms.schedule_id, terms.start_by, terms.retry_by
         job.max_runtime_seconds = terms.max_runtime_seconds
     job.queue_at = due_at - PRIORITY_STEP * job.priority
 

@@ -116,11 +116,11 @@ def expand(run: ScheduleRun) -> None:
         fine = schedule.nothing_matched == NothingMatched.WARN
         _end(run, RunStatus.OK if fine else RunStatus.FAILED, words, selection)
         return
-    start_by = run.created_at + start_deadline(schedule, run)
+    terms = _terms(run, schedule)
     for names in _chunks(selection.matched):
         with transaction.atomic():
             _keep(run)
-            _add_items(run, schedule, names, storages, start_by)
+            _add_items(run, schedule, names, storages, terms)
     with transaction.atomic():
         now = timezone.now()
         changed = _mine(run).update(
@@ -167,9 +167,26 @@ def start_deadline(schedule: Schedule, run: ScheduleRun) -> timedelta:
     return LONGEST_START_DEADLINE if gap is None else min(LONGEST_START_DEADLINE, gap / 2)
 
 
+def _terms(run: ScheduleRun, schedule: Schedule) -> Terms:
+    return Terms(
+        schedule_id=schedule.pk,
+        due_at=run.created_at,
+        priority=schedule.priority,
+        start_by=run.created_at + start_deadline(schedule, run),
+        retry_by=_following(run),
+        max_runtime_seconds=schedule.max_runtime_seconds,
+        rank=Rank.MANUAL if run.trigger == Trigger.MANUAL else Rank.SCHEDULED,
+    )
+
+
+def _following(run: ScheduleRun) -> datetime | None:
+    """When the next run of the schedule is due, as it stands now; None when there is none to come."""
+    return Schedule.objects.filter(pk=run.schedule_id).values_list("next_run_at", flat=True).first()
+
+
 # --- items --------------------------------------------------------------------------------------------------------
 def _add_items(
-    run: ScheduleRun, schedule: Schedule, names: list[str], storages: list[StorageConfig], start_by: datetime
+    run: ScheduleRun, schedule: Schedule, names: list[str], storages: list[StorageConfig], terms: Terms
 ) -> None:
     now = timezone.now()
     known = set(run.items.filter(collection_name__in=names).values_list("collection_name", "storage_id"))
@@ -193,13 +210,12 @@ def _add_items(
             else:
                 if schedule.overlap == Overlap.CANCEL_RUNNING:
                     _cancel(blockers[name], now)
-                _ask_for(item, run, schedule, start_by, now)
+                _ask_for(item, run, schedule, terms, now)
             item.save(force_insert=True)
 
 
-def _ask_for(item: RunItem, run: ScheduleRun, schedule: Schedule, start_by: datetime, now: datetime) -> None:
+def _ask_for(item: RunItem, run: ScheduleRun, schedule: Schedule, terms: Terms, now: datetime) -> None:
     """Create the item's job. What is wrong with one collection is said there and stops no other."""
-    manual = run.trigger == Trigger.MANUAL
     try:
         with transaction.atomic():
             item.job = create_job(
@@ -209,14 +225,7 @@ def _ask_for(item: RunItem, run: ScheduleRun, schedule: Schedule, start_by: date
                     cluster=schedule.cluster,
                     storage=item.storage,
                     policy=schedule.policy,
-                    terms=Terms(
-                        schedule_id=schedule.pk,
-                        due_at=run.created_at,
-                        priority=schedule.priority,
-                        start_by=start_by,
-                        max_runtime_seconds=schedule.max_runtime_seconds,
-                        rank=Rank.MANUAL if manual else Rank.SCHEDULED,
-                    ),
+                    terms=terms,
                 ),
                 now=now,
                 user=run.user,
@@ -292,7 +301,7 @@ def _not_listed(run: ScheduleRun, error: BackupmgrError) -> None:
     tries = run.expand_count
     if error.transient and tries <= len(RETRY_AFTER):
         again = now + RETRY_AFTER[tries - 1]
-        following = Schedule.objects.filter(pk=run.schedule_id).values_list("next_run_at", flat=True).first()
+        following = _following(run)
         if again < run.created_at + start_deadline(run.schedule, run) and (following is None or again < following):
             _mine(run).update(error=sentence, claimed_until=again)
             return

@@ -135,6 +135,17 @@ def test_a_server_may_ask_for_a_longer_wait_but_not_for_a_shorter_one(retries: l
     assert [wait.at - now for wait in waits if wait] == [timedelta(seconds=5000), timedelta(hours=1)]
 
 
+def test_no_retry_begins_when_the_next_run_of_the_schedule_does(retries: list[float]) -> None:
+    now, error = timezone.now(), QdrantTimeout("x")
+
+    def at(before: timedelta) -> bool:
+        return next_try(error=error, retries=0, now=now, before=now + before) is not None
+
+    assert at(timedelta(hours=1, seconds=1))
+    assert not at(timedelta(hours=1))
+    assert not at(timedelta(0))
+
+
 def test_errors_have_a_name_for_programs() -> None:
     assert category_of(QdrantTimeout("x")) == "qdrant_timeout"
     assert category_of(OperationalError("x")) == "database_away"

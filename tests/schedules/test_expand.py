@@ -14,13 +14,14 @@ from apps.backups.models import Backup
 from apps.clusters.models import Cluster
 from apps.jobs.models import Job
 from apps.jobs.runner import run_job
+from apps.sandbox import SandboxNode
 from apps.schedules.expand import claim_run, expand, expand_runs
 from apps.schedules.models import CollectionTag, RunItem, Schedule, ScheduleRun
 from apps.schedules.services import ScheduleBusy, run_now
 from apps.schedules.settle import settle_runs
 from apps.storage.models import StorageConfig
 from tests.schedules.conftest import make_backup, make_policy, maker
-from tests.support import Collections
+from tests.support import Collections, story
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -236,6 +237,30 @@ def test_what_could_not_start_in_time_expires(make_here: Callable[..., Schedule]
     run.refresh_from_db()
     assert run.status == "expired"
     assert "could not start by" in Job.objects.get().error
+
+
+@pytest.mark.parametrize(("wait", "again"), [(1500.0, True), (2400.0, False)])
+def test_a_job_is_tried_again_only_before_the_next_run(
+    make_here: Callable[..., Schedule],
+    collections: Collections,
+    node: SandboxNode,
+    settings: Any,
+    wait: float,
+    again: bool,
+) -> None:
+    collections.create("films", 1, shards=1)
+    schedule = make_here(kind="interval", interval_seconds=3600, anchor_at=timezone.now() - timedelta(minutes=30))
+    settings.BACKUPMGR_RETRY_DELAYS_SECONDS = [wait]
+    node.faults.add(
+        action="status", method="POST", path="/collections/[^/]+/shards/[0-9]+/snapshots", status=500, body="disk"
+    )
+
+    run = go(schedule)
+
+    job = Job.objects.get()
+    assert job.retry_by == schedule.next_run_at
+    assert (job.status, run.status) == (("pending", "running") if again else ("failed", "failed"))
+    assert ("Not tried again: the next run of its schedule is due at" in story(job)) is not again
 
 
 def test_what_takes_too_long_is_stopped_and_says_so(
