@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import random
 import signal
 import time
 import uuid
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -19,6 +17,7 @@ from apps.clusters.models import Cluster
 from apps.schedules.fire import fire_due
 from apps.schedules.models import Schedule, ScheduleRun
 from apps.storage.models import StorageConfig
+from tests.schedules.processes import in_a_process
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -48,22 +47,6 @@ def make_many(folder: Any, count: int, **fields: Any) -> None:
         )
         for n in range(count)
     )
-
-
-def in_a_process(work: Callable[[], None]) -> Any:
-    """Fork a process that works on the database over connections of its own."""
-    connections.close_all()
-    process = multiprocessing.get_context("fork").Process(target=_alone, args=(work,))
-    process.start()
-    return process
-
-
-def _alone(work: Callable[[], None]) -> None:
-    connections.close_all()
-    try:
-        work()
-    finally:
-        connections.close_all()
 
 
 def test_eight_tickers_and_many_due_schedules_make_each_run_once(folder: Any) -> None:
@@ -172,7 +155,6 @@ def test_expanding_processes_killed_at_any_moment_make_each_item_once(
     from apps.jobs.models import Job
     from apps.schedules import expand
     from apps.schedules.draft import ScheduleData
-    from apps.schedules.models import RunItem
     from apps.schedules.services import create_schedule, run_now
 
     names = [f"c{n:02}" for n in range(12)]
@@ -181,21 +163,24 @@ def test_expanding_processes_killed_at_any_moment_make_each_item_once(
     monkeypatch.setattr(expand, "CHUNK", 2)
     monkeypatch.setattr(expand, "CLAIM", timedelta(seconds=0))
     monkeypatch.setattr(expand, "MAX_TAKEN", 1000)
-    data = ScheduleData(name="nightly", cluster=cluster, storages=[storage], kind="manual")
-    run = run_now(schedule=create_schedule(data=data, now=timezone.now()), now=timezone.now())
     dice = random.Random(9)
+    runs: list[ScheduleRun] = []
 
-    for _ in range(20):
+    for kill in range(max(20, KILLS)):
+        if not ScheduleRun.objects.filter(status="expanding").exists():
+            # Of schedules of their own: none stands in the way of another.
+            data = ScheduleData(name=f"s{kill}", cluster=cluster, storages=[storage], kind="manual")
+            runs.append(run_now(schedule=create_schedule(data=data, now=timezone.now()), now=timezone.now()))
         process = in_a_process(lambda: expand.expand_runs() and None)
         time.sleep(dice.uniform(0.0, 0.1))
         if process.pid is not None:
             os.kill(process.pid, signal.SIGKILL)
         process.join(10)
-    connections.close_all()
+        connections.close_all()
     expand.expand_runs()
 
-    run.refresh_from_db()
-    assert run.status == "running"
-    assert run.matched == names
-    assert sorted(RunItem.objects.values_list("collection_name", flat=True)) == names
-    assert Job.objects.count() == len(names)
+    for run in ScheduleRun.objects.all():
+        assert (run.status, run.matched) == ("running", names)
+        assert sorted(run.items.values_list("collection_name", flat=True)) == names
+    assert Job.objects.count() == len(names) * len(runs)
+    assert len(runs) > 1
