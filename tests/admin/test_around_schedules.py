@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -14,8 +15,8 @@ from apps.audit.models import AuditEntry
 from apps.clusters.models import Cluster, ClusterObservation, ObservedCollection
 from apps.schedules.admin.month import month_of
 from apps.schedules.ages import age_of_collection
-from apps.schedules.models import Blackout, RunStatus, Schedule, ScheduleRun
-from apps.schedules.tags import tags_of_collection
+from apps.schedules.models import Blackout, MaximumAge, RunStatus, Schedule, ScheduleRun
+from apps.schedules.tags import set_tags, tags_of_collection
 from apps.storage.models import StorageConfig
 from tests.admin.world import person
 from tests.schedules.conftest import maker
@@ -57,6 +58,55 @@ def test_these_pages_are_for_those_who_may_change_schedules(berlin: Cluster, cli
 
     assert client.get(f"{COLLECTION}?cluster={berlin.pk}&name=products").status_code == 403
     assert client.get(f"/admin/schedules/schedule/blackouts/{berlin.pk}/").status_code == 403
+    ages = reverse("admin:schedules_cluster_ages", args=[berlin.pk])
+    assert client.get(ages).status_code == 403
+    assert client.post(ages, {"of": "tag", "name": "gold", "hours": "12"}).status_code == 403
+    client.force_login(person("administrator"))
+    assert client.post(ages, {"of": "tag", "name": "gold", "hours": "12"}).status_code == 302
+    assert client.get(reverse("admin:schedules_cluster_ages", args=[uuid.uuid4()])).status_code == 404
+
+
+def test_all_ages_of_a_cluster_are_set_and_taken_away_on_one_page(berlin: Cluster, admin_client: Client) -> None:
+    where = reverse("admin:schedules_cluster_ages", args=[berlin.pk])
+    set_tags(cluster=berlin, collection="products", tags=["gold"])
+    assert "None is set on berlin" in admin_client.get(where).content.decode()
+
+    assert admin_client.post(where, {"of": "tag", "name": "gold", "hours": "12"}).status_code == 302
+    assert admin_client.post(where, {"of": "collection", "name": "archive", "hours": "200"}).status_code == 302
+    age = age_of_collection(cluster=berlin, collection="products")
+    assert age is not None and (age.hours, age.tag) == (12, "gold")
+    page = admin_client.get(where).content.decode()
+    assert "tag, 1 collection<" in page and ">archive</th>" in page
+    admin_client.post(where, {"of": "tag", "name": "gold", "hours": "6"})
+    assert MaximumAge.objects.get(tag="gold").hours == 6
+    assert MaximumAge.objects.count() == 2
+
+    admin_client.post(where, {"remove": "1", "of": "tag", "name": "gold"})
+    assert list(MaximumAge.objects.values_list("collection_name", flat=True)) == ["archive"]
+    assert AuditEntry.objects.filter(action="age.change").count() == 4
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ({"of": "tag", "name": "gold", "hours": "0"}, "greater than or equal to 1"),
+        ({"of": "tag", "name": "gold", "hours": "x"}, "whole number"),
+        ({"of": "tag", "name": " gold", "hours": "1"}, "no spaces at its ends"),
+        ({"of": "tag", "name": "g" * 51, "hours": "1"}, "50 printable characters"),
+        ({"of": "collection", "name": "a/b", "hours": "1"}, "cannot contain"),
+        ({"of": "nothing", "name": "a", "hours": "1"}, "not one of the available choices"),
+        ({"remove": "1", "of": "tag", "name": ""}, "Name either a collection or a tag"),
+        ({"remove": "1", "of": "collection", "name": "a\x00"}, "cannot contain"),
+    ],
+)
+def test_an_age_that_makes_no_sense_is_refused_at_its_field(
+    berlin: Cluster, admin_client: Client, body: dict[str, str], said: str
+) -> None:
+    page = admin_client.post(reverse("admin:schedules_cluster_ages", args=[berlin.pk]), body)
+
+    assert page.status_code == 200
+    assert said in page.content.decode()
+    assert not MaximumAge.objects.exists()
 
 
 def test_a_clusters_blackout_moves_the_next_run_of_its_schedules(berlin: Cluster, admin_client: Client) -> None:
@@ -136,9 +186,11 @@ def test_the_pages_of_a_cluster_and_of_a_collection_lead_there(
 ) -> None:
     pages = [
         reverse("admin:clusters_cluster_overview", args=[berlin.pk]),
+        reverse("admin:clusters_cluster_overview", args=[berlin.pk]),
         f"{reverse('admin:clusters_collection')}?cluster={berlin.pk}&name=products",
     ]
-    links = [f"/admin/schedules/schedule/blackouts/{berlin.pk}/", COLLECTION]
+    ages = reverse("admin:schedules_cluster_ages", args=[berlin.pk])
+    links = [f"/admin/schedules/schedule/blackouts/{berlin.pk}/", ages, COLLECTION]
     client.force_login(person("viewer"))
 
     for page, link in zip(pages, links, strict=True):

@@ -23,6 +23,7 @@ from apps.core.admin_cells import time_cell
 from apps.core.admin_kit import ConsoleAdmin, demand, person
 from apps.core.errors import BackupmgrError
 from apps.schedules import services
+from apps.schedules.admin.ages_page import ages_view
 from apps.schedules.admin.around import blackouts_view, collection_view
 from apps.schedules.admin.calendar import calendar_of
 from apps.schedules.admin.cells import run_state, schedule_state
@@ -87,6 +88,7 @@ class ScheduleAdmin(ConsoleAdmin):
             ("month/", "schedules_month", partial(month_view, self)),
             ("collection/", "schedules_collection", partial(collection_view, self)),
             ("blackouts/<uuid:cluster_id>/", "schedules_cluster_blackouts", partial(blackouts_view, self)),
+            ("ages/<uuid:cluster_id>/", "schedules_cluster_ages", partial(ages_view, self)),
             ("<uuid:object_id>/edit/", "schedules_schedule_edit", self.edit_view),
             ("<uuid:object_id>/run/", "schedules_schedule_run", self.run_view),
             ("<uuid:object_id>/pause/", "schedules_schedule_pause", self.pause_view),
