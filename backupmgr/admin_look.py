@@ -23,7 +23,12 @@ def _on_clusters(request: HttpRequest) -> bool:
 
 
 def _on_collections(request: HttpRequest) -> bool:
-    return "/observedcollection/" in request.path and "/observedcollection/cluster/" not in request.path
+    elsewhere = ("/observedcollection/cluster/", "/observedcollection/coverage/")
+    return "/observedcollection/" in request.path and not any(path in request.path for path in elsewhere)
+
+
+def _on_schedules(request: HttpRequest) -> bool:
+    return "/schedules/schedule/" in request.path and "/schedules/schedule/month/" not in request.path
 
 
 def _icon(request: HttpRequest) -> str:
@@ -68,6 +73,7 @@ UNFOLD: dict[str, Any] = {
                     _item("Overview", "dashboard", "admin:index") | {"shows": "standing"},
                     _item("Collections", "shield", "admin:clusters_observedcollection_changelist", _SEE_COLLECTIONS)
                     | {"active": _on_collections},
+                    _item("Coverage", "checklist", "admin:protection_coverage", _SEE_COLLECTIONS),
                 ],
             },
             {
@@ -95,7 +101,9 @@ UNFOLD: dict[str, Any] = {
                 "title": "By itself",
                 "separator": True,
                 "items": [
-                    _item("Schedules", "schedule", "admin:schedules_schedule_changelist", "schedules.view_schedule"),
+                    _item("Schedules", "schedule", "admin:schedules_schedule_changelist", "schedules.view_schedule")
+                    | {"active": _on_schedules},
+                    _item("Calendar", "calendar_month", "admin:schedules_month", "schedules.view_schedule"),
                     _item(
                         "Runs", "event_repeat", "admin:schedules_schedulerun_changelist", "schedules.view_schedulerun"
                     ),

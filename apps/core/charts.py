@@ -106,3 +106,36 @@ def _cell(cell: Cell, index: int, last: bool) -> SafeString:
     if cell.tone == "off":  # nothing to say of it, and most cells of a long list are so
         return format_html("{}{}", shape, edge)
     return format_html("<g><title>{}</title>{}{}</g>", cell.title, shape, edge)
+
+
+@dataclass(frozen=True)
+class Span:
+    """A piece of a day: from and to in hours, its tone (ok, bad, warn, busy, off, planned) and what to say of it."""
+
+    begin: float
+    end: float
+    tone: str
+    title: str
+
+
+_HOUR = 20
+
+
+def day_line(spans: Sequence[Span], *, now: float, hours: float, label: str) -> SafeString:
+    """Draw a day of so many hours as a line with a mark at `now`; what has no length is drawn as a thin piece."""
+    width = hours * _HOUR
+    grid = [(f"{hour * _HOUR}",) * 2 for hour in range(0, int(hours) + 1, 6)]
+    pieces = []
+    for span in spans:
+        x, end = max(0.0, span.begin * _HOUR), min(width, span.end * _HOUR)
+        pieces.append((span.title, span.tone, f"{x:.1f}", f"{max(3.0, end - x):.1f}"))
+    return format_html(
+        '<svg class="bm-day-line" viewBox="0 0 {} 20" role="img" aria-label="{}">{}{}'
+        '<line class="bm-c-now" x1="{}" y1="0" x2="{}" y2="20"/></svg>',
+        f"{width:.0f}", label,
+        format_html_join("", '<line class="bm-c-grid" x1="{}" y1="0" x2="{}" y2="20"/>', grid),
+        format_html_join(
+            "", '<g><title>{}</title><rect class="bm-c-{}" x="{}" y="4" width="{}" height="12" rx="1.5"/></g>', pieces
+        ),
+        f"{now * _HOUR:.1f}", f"{now * _HOUR:.1f}",
+    )  # fmt: skip

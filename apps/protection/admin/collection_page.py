@@ -30,11 +30,13 @@ from apps.protection.admin.dashboard import draw_strip
 from apps.protection.admin.frame import protection_cell, shown_verdict
 from apps.protection.admin.steps import back_up_address, collection_address, collections_address
 from apps.protection.history import strips
+from apps.schedules.admin.calendar import calendar_of_collection
 
 if TYPE_CHECKING:
     from apps.protection.admin import CollectionAdmin
 
 SHOWN = 20
+_SEE_RUNS = "schedules.view_schedulerun"
 #: What was asked of the nodes and went well is of interest for a day.
 SHOWN_OPERATIONS = timedelta(days=1)
 
@@ -117,6 +119,7 @@ def view(page: CollectionAdmin, request: HttpRequest) -> HttpResponse:
         poll_address=poll_address(recent),
         back_up_address=back_up_address(cluster.pk, name),
         here=collection_address(cluster.pk, name).partition("?")[2],
+        calendar=calendar_of_collection(cluster, name, now) if request.user.has_perm(_SEE_RUNS) else None,
         may_operate=may(request, Scope.OPERATE),
         may_restore=may(request, Scope.RESTORE),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
 from typing import Any
 
 from django.contrib import admin
@@ -29,6 +30,17 @@ class StatusFilter(admin.SimpleListFilter):
         return queryset.filter(status=self.value()) if self.value() in RunStatus.values else queryset
 
 
+def _span_words(begin: str, end: str) -> str:
+    """'Runs of 20 Nov 2026', by the calendar that asks; empty for what is no span of days."""
+    try:
+        first, last = datetime.fromisoformat(begin), datetime.fromisoformat(end)
+        last -= timedelta(seconds=1)
+    except (ValueError, OverflowError):
+        return ""
+    days = f"{first:%d %b %Y}".lstrip("0")
+    return f"Runs of {days}" if first.date() == last.date() else f"Runs from {days} to {last:%d %b %Y}"
+
+
 @admin.register(ScheduleRun)
 class ScheduleRunAdmin(FactAdmin):
     list_display = ["of", "state", "due", "started", "what", "why"]
@@ -42,7 +54,13 @@ class ScheduleRunAdmin(FactAdmin):
     empty_text = "Every time a schedule is due, a line appears here: also when nothing could run."
 
     def lookup_allowed(self, lookup: str, value: Any, request: HttpRequest | None = None) -> bool:
-        return lookup.startswith(("schedule__id", "slot__")) or super().lookup_allowed(lookup, value, request)
+        own = ("schedule__id", "schedule__cluster__id", "slot__", "items__collection_name")
+        return lookup.startswith(own) or super().lookup_allowed(lookup, value, request)
+
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+        """A day that a calendar led to stands in the title."""
+        title = _span_words(request.GET.get("slot__gte", ""), request.GET.get("slot__lt", ""))
+        return super().changelist_view(request, ({"title": title} if title else {}) | (extra_context or {}))
 
     @admin.display(description="Schedule")
     def of(self, run: ScheduleRun) -> str:
