@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from django.db.models import Count, Max, OuterRef, Subquery
+from django.db.models import Exists, F, OuterRef, Subquery
 
+from apps.alerts.finding import Finding as Finding
 from apps.alerts.models import Channel, Delivery, DeliveryState, Rule, Severity
-from apps.backups.models import Leftover
+from apps.alerts.running import read_troubles
+from apps.alerts.schedule_findings import retention_findings, schedule_findings
+from apps.backups.models import Backup, BackupStatus, Leftover, Verification, VerificationResult
 from apps.core.text import plural
+from apps.jobs.models import Job
+from apps.jobs.states import JobStatus, JobType
 from apps.protection.facts import read_facts
-from apps.protection.judge import CollectionFacts, Facts, State, Verdict, judge
+from apps.protection.judge import PROOF_LASTS, CollectionFacts, Facts, State, Verdict, judge
+from apps.schedules.clock import clock_alert
 from apps.schedules.coverage import covering_schedules
-from apps.schedules.models import RetentionRun, RetentionStatus, RunStatus, Schedule, ScheduleRun
+from apps.storage.observations import LOST_AFTER
+from apps.storage.observed import StorageObservation
 
-#: A schedule that is paused for longer is pointed out.
-PAUSED_LONG = timedelta(days=7)
 #: So many fruitless tries to delete something, and somebody should know.
 DELETION_TRIES = 3
 
@@ -32,18 +36,6 @@ _STATES = {
 }
 
 
-@dataclass(frozen=True)
-class Finding:
-    """One thing that is wrong. `target_key` tells it from the others of its rule."""
-
-    rule: Rule
-    target_key: str
-    severity: Severity
-    summary: str
-    cluster: str = ""
-    collection: str = ""
-
-
 def look(now: datetime) -> tuple[list[Finding], Facts, Verdict]:
     """Return everything that is wrong, and the verdict that it was read from: a fixed number of queries."""
     facts = read_facts(now)
@@ -51,11 +43,15 @@ def look(now: datetime) -> tuple[list[Finding], Facts, Verdict]:
     found = [
         *_collections(verdict, now),
         *_clusters(facts),
+        *_storages(),
         *_worker(facts),
+        *_clock(now),
         *_unscheduled(verdict),
-        *_schedules(now),
+        *_jobs(now),
+        *_verifications(now),
+        *schedule_findings(verdict, now),
         *_deletions(),
-        *_retention(),
+        *retention_findings(now),
         *_channels(),
     ]
     return found, facts, verdict
@@ -72,6 +68,15 @@ def _collections(verdict: Verdict, now: datetime) -> Iterator[Finding]:
             )
         if standing.state in _STATES:
             yield _about(standing.facts, *_STATES[standing.state], standing.sentence)
+        due = standing.facts.expected_by
+        if standing.state == State.UNPROTECTED and due is not None and now > due:
+            why = standing.facts.expectation or f"expected until {due:%Y-%m-%d %H:%M} UTC"
+            yield _about(
+                standing.facts,
+                Rule.NEVER_SUCCEEDED,
+                Severity.CRITICAL,
+                f"no backup of it has ever succeeded, and the first one was {why}.",
+            )
 
 
 def _about(one: CollectionFacts, rule: Rule, severity: Severity, sentence: str) -> Finding:
@@ -123,53 +128,71 @@ def _worker(facts: Facts) -> Iterator[Finding]:
         yield Finding(Rule.DAMAGED, "backups", Severity.WARNING, words)
 
 
-_BAD_RUNS = {
-    RunStatus.FAILED: Severity.CRITICAL,
-    RunStatus.EXPIRED: Severity.CRITICAL,
-    RunStatus.MISSED: Severity.WARNING,
-}
+def _storages() -> Iterator[Finding]:
+    """Storages that did not answer when they were asked several times. Told by what was seen, not by how long ago."""
+    failing = StorageObservation.objects.filter(
+        failing_since__isnull=False, tried_at__gte=F("failing_since") + LOST_AFTER
+    )
+    for row in failing.select_related("storage"):
+        yield Finding(
+            Rule.STORAGE_UNREACHABLE,
+            str(row.pk),
+            Severity.CRITICAL,
+            f"The storage {row.storage.name} has not answered since {row.failing_since:%Y-%m-%d %H:%M} UTC: "
+            f"{row.problem}",
+        )
 
 
-def _schedules(now: datetime) -> Iterator[Finding]:
-    ended = ScheduleRun.objects.filter(schedule=OuterRef("pk"), completed_at__isnull=False).order_by(
-        "-slot", "-created_at"
+def _clock(now: datetime) -> Iterator[Finding]:
+    """A clock that jumped. One that was put back keeps schedules from firing, and is told as that."""
+    alert = clock_alert(now)
+    if alert:
+        yield Finding(Rule.CLOCK, "clock", Severity.CRITICAL, alert)
+
+
+def _jobs(now: datetime) -> Iterator[Finding]:
+    for trouble in read_troubles(now):
+        job = trouble.job
+        rule, severity = (Rule.STUCK, Severity.CRITICAL) if trouble.is_stuck else (Rule.SLOW, Severity.WARNING)
+        words = (
+            f"{job.collection_name} on {job.cluster.name}: the {job.get_type_display()} does not get on: "
+            f"{trouble.sentence}"
+        )
+        yield Finding(rule, str(job.pk), severity, words, job.cluster.name, job.collection_name)
+
+
+def _verifications(now: datetime) -> Iterator[Finding]:
+    """Backups whose newest test failed and that still count as good: what the test marked is told as failing or as
+    damaged. A test that could not be made is one, too."""
+    since = now - PROOF_LASTS
+    good = Backup.objects.filter(status=BackupStatus.COMPLETED, expired_at=None)
+    later = Verification.objects.filter(
+        backup=OuterRef("backup"), result=VerificationResult.OK, created_at__gt=OuterRef("created_at")
     )
-    rows = (
-        Schedule.objects.filter(deleted_at=None)
-        .select_related("cluster")
-        .annotate(newest=Subquery(ended.values("pk")[:1]))
+    verdicts = Verification.objects.filter(
+        ~Exists(later), result=VerificationResult.FAILED, created_at__gte=since, backup__in=good
     )
-    schedules = list(rows)
-    newest = ScheduleRun.objects.in_bulk([row.newest for row in schedules if row.newest])
-    for schedule in schedules:
-        where, key = schedule.cluster.name, str(schedule.pk)
-        if schedule.error:
-            yield Finding(
-                Rule.SCHEDULE_BROKEN,
-                key,
-                Severity.CRITICAL,
-                f"Schedule {schedule.name} cannot be planned: {schedule.error}",
-                where,
-            )
-        if schedule.paused_at and now - schedule.paused_at > PAUSED_LONG:
-            yield Finding(
-                Rule.PAUSED_LONG,
-                key,
-                Severity.WARNING,
-                f"Schedule {schedule.name} is paused since {schedule.paused_at:%Y-%m-%d}: {schedule.pause_reason}",
-                where,
-            )
-        run = newest.get(schedule.newest)
-        # A run whose collections failed is told by them; this is for what stands in no collection's record.
-        if run is not None and run.status in _BAD_RUNS and not run.counts:
-            yield Finding(
-                Rule.RUN_FAILED,
-                key,
-                _BAD_RUNS[RunStatus(run.status)],
-                f"Schedule {schedule.name}, run of {run.slot:%Y-%m-%d %H:%M} UTC "
-                f"{run.get_status_display()}. {run.error}".strip(),
-                where,
-            )
+    found: dict[tuple[str, str, str], str] = {}
+    for row in verdicts.select_related("backup").defer("backup__manifest").order_by("created_at", "id"):
+        backup = row.backup
+        found[(str(backup.cluster_id), backup.cluster_name, backup.collection_name)] = row.reason
+    jobs = Job.objects.filter(type=JobType.VERIFY)
+    passed = jobs.filter(
+        cluster=OuterRef("cluster"), collection_name=OuterRef("collection_name"), status=JobStatus.COMPLETED,
+        completed_at__gt=OuterRef("completed_at"),
+    )  # fmt: skip
+    failed = jobs.filter(~Exists(passed), status=JobStatus.FAILED, created_at__gte=since, backup__in=good)
+    for job in failed.select_related("cluster").order_by("completed_at", "id"):
+        found[(str(job.cluster_id), job.cluster.name, job.collection_name)] = job.error
+    for (cluster_id, cluster, name), reason in found.items():
+        yield Finding(
+            Rule.VERIFY_FAILED,
+            f"{cluster_id}/{name}",
+            Severity.CRITICAL,
+            f"{name} on {cluster}: the last test of a backup failed: {reason}",
+            cluster,
+            name,
+        )
 
 
 def _deletions() -> Iterator[Finding]:
@@ -195,18 +218,4 @@ def _channels() -> Iterator[Finding]:
             str(channel.pk),
             Severity.CRITICAL,
             f"The channel {channel.name} does not deliver: {channel.newest_error}",
-        )
-
-
-def _retention() -> Iterator[Finding]:
-    waiting = RetentionRun.objects.filter(status=RetentionStatus.WAITING).order_by()
-    rows = waiting.values_list("policy", "policy__name").annotate(sets=Count("pk"))
-    reasons = dict(waiting.values_list("policy").annotate(reason=Max("reason")))
-    for policy_id, name, sets in rows:
-        yield Finding(
-            Rule.RETENTION_WAITS,
-            str(policy_id),
-            Severity.WARNING,
-            f"Retention by the policy {name} waits for a confirmation, for {plural(sets, 'set')} of backups. "
-            f"{reasons[policy_id]}".strip(),
         )

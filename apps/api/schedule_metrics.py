@@ -20,6 +20,7 @@ from apps.core.tally import tallies
 from apps.protection.judge import Verdict
 from apps.schedules.models import Clock, RetentionRun, Schedule
 from apps.schedules.tallies import RUN_COUNT, RUN_MILLISECONDS, RUNS
+from apps.storage.observed import StorageObservation
 
 _TARGET = ["schedule", "cluster", "collection"]
 
@@ -32,6 +33,7 @@ def schedule_metrics(verdict: Verdict, *, now: datetime) -> Iterator[Metric]:
     yield from _runs(schedules)
     yield from _retention()
     yield from _deliveries()
+    yield _storages()
     yield from _tick(schedules, now)
 
 
@@ -127,7 +129,10 @@ def _retention() -> Iterator[Metric]:
     last = GaugeMetricFamily(
         "backupmgr_retention_last_run_timestamp_seconds", "When retention last looked at the policy", labels=["policy"]
     )
-    for policy, at in RetentionRun.objects.order_by().values_list("policy__name").annotate(at=Max("created_at")):
+    # Nobody looks at a policy that holds no backup: it must not seem forgotten.
+    held = Backup.objects.filter(policy__isnull=False, expired_at=None).exclude(status=BackupStatus.DELETING)
+    looks = RetentionRun.objects.filter(policy__in=held.order_by().values("policy").distinct()).order_by()
+    for policy, at in looks.values_list("policy__name").annotate(at=Max("created_at")):
         last.add_metric([policy], at.timestamp())
     yield last
     pending = Backup.objects.filter(Q(expired_at__isnull=False) | Q(status=BackupStatus.DELETING)).count()
@@ -153,6 +158,18 @@ def _deliveries() -> Iterator[Metric]:
         pending.add_metric([channel.name], waiting)
         dead.add_metric([channel.name], given_up.get((str(channel.pk), ""), 0))
     yield from (pending, dead)
+
+
+def _storages() -> Metric:
+    family = GaugeMetricFamily(
+        "backupmgr_storage_last_contact_timestamp_seconds",
+        "When the storage last answered (0: never)",
+        labels=["storage"],
+    )
+    looks = StorageObservation.objects.filter(tried_at__isnull=False).order_by("storage__name")
+    for name, at in looks.values_list("storage__name", "seen_at"):
+        family.add_metric([name], at.timestamp() if at else 0)
+    return family
 
 
 def _tick(schedules: list[Schedule], now: datetime) -> Iterator[Metric]:

@@ -265,14 +265,17 @@ class JobRun:
     def _write(self) -> None:
         with self._lock:
             state = (self._phase, self._done, self._total)
+        now = self.now()
+        further = {"progress_at": now} if state != self._written else {}
         extend(
             job_id=self.job_id,
             token=self.token,
-            now=self.now(),
+            now=now,
             phase=state[0],
             bytes_done=max(0, state[1]),
             bytes_total=state[2],
             rate_bytes_per_second=self._rate(state[1]),
+            **further,
         )
         self._written = state
 

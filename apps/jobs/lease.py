@@ -125,6 +125,7 @@ def claim(*, job_id: uuid.UUID, worker: str, pid: int, now: datetime) -> Job | N
                 lease_token=token,
                 lease_until=now + timedelta(seconds=settings.BACKUPMGR_LEASE_SECONDS),
                 heartbeat_at=now,
+                progress_at=now,
                 worker=worker,
                 pid=pid,
                 started_at=now,

@@ -34,6 +34,7 @@ def mend_setback(*, now: datetime) -> int:
     running = Job.objects.filter(status=JobStatus.RUNNING)
     changed = running.filter(lease_until__gt=late + lease).update(lease_until=now + lease)
     changed += running.filter(heartbeat_at__gt=late).update(heartbeat_at=now)
+    changed += running.filter(progress_at__gt=late).update(progress_at=now)
     changed += _mend_waiting(now, late)
     changed += NodeOperation.objects.filter(status=OperationStatus.RUNNING, seen_at__gt=late).update(seen_at=now)
     changed += NodeOperation.objects.filter(status=OperationStatus.PENDING, queued_at__gt=late).update(queued_at=now)

@@ -45,6 +45,7 @@ from apps.jobs.reconciler_process import ReconcilerProcess
 from apps.jobs.runner import WORKER_ENV
 from apps.jobs.states import JobStatus
 from apps.jobs.tick import tick
+from apps.storage.observations import observe_storages_due
 
 logger = logging.getLogger(__name__)
 
@@ -68,6 +69,7 @@ class Supervisor:
         self._waiting_since: datetime | None = None
         self._cleaner: threading.Thread | None = None
         self._observer: threading.Thread | None = None
+        self._storage_observer: threading.Thread | None = None
         self._reconciler = ReconcilerProcess()
 
     def run(self) -> int:
@@ -111,6 +113,7 @@ class Supervisor:
         self._watch_queue(now)
         self._clean_leftovers()
         self._observe_clusters()
+        self._observe_storages()
         self._reconciler.look(now)
 
     def _clean_leftovers(self) -> None:
@@ -118,6 +121,11 @@ class Supervisor:
 
     def _observe_clusters(self) -> None:
         self._observer = self._aside(self._observer, "checks", lambda: observe_due(now=timezone.now()))
+
+    def _observe_storages(self) -> None:
+        self._storage_observer = self._aside(
+            self._storage_observer, "storage checks", lambda: observe_storages_due(now=timezone.now())
+        )
 
     def _aside(self, last: threading.Thread | None, name: str, action: Callable[[], object]) -> threading.Thread:
         """In a thread of its own, one at a time: a node that does not answer must not hold up the leases."""

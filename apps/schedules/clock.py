@@ -70,6 +70,12 @@ def tick_problem(now: datetime) -> str:
     return ""
 
 
+def clock_alert(now: datetime) -> str:
+    """Say what was odd about the clock lately although schedules fire by it; empty while nothing was."""
+    clock = Clock.objects.filter(pk=1, behind_since=None).first()
+    return clock.alert if clock is not None and clock.no_expiry_before and clock.no_expiry_before > now else ""
+
+
 def take_sweep(*, now: datetime) -> bool:
     """Tell whether the sweep is due, and take it: of many tickers one gets it."""
     return bool(Clock.objects.filter(pk=1, next_sweep_at__lte=now).update(next_sweep_at=now + SWEEP_EVERY))
@@ -115,7 +121,8 @@ def _jump(now: datetime, by: timedelta) -> bool:
     hours = by / timedelta(hours=1)
     alert = f"The clock jumped ahead by {hours:.1f} h at {now:%Y-%m-%d %H:%M:%S} UTC: check it."
     logger.error(alert)
-    quiet = now + SWEEP_EVERY if by > SUSPICIOUS_JUMP else None
+    # Until then the alert stands, and nothing expires: long enough to be seen and told.
+    quiet = now + (SWEEP_EVERY if by > SUSPICIOUS_JUMP else BELIEVED_AFTER)
     Clock.objects.filter(pk=1).update(
         last_tick_at=now, alert=alert, behind_since=None, no_expiry_before=quiet, next_sweep_at=now + SWEEP_EVERY
     )

@@ -11,7 +11,7 @@ from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed, HttpR
 from django.urls import reverse
 from django.utils.safestring import SafeString
 
-from apps.core.admin_cells import OK, number, state_cell
+from apps.core.admin_cells import BAD, OK, WAIT, number, state_cell
 from apps.core.admin_kit import ConsoleAdmin, demand
 from apps.core.errors import BackupmgrError
 from apps.core.text import format_size, plural
@@ -25,7 +25,8 @@ CHANGE = "storage.change_storageconfig"
 @admin.register(StorageConfig)
 class StorageConfigAdmin(ConsoleAdmin):
     form = StorageForm
-    list_display = ["name", "kind", "where", "default", "backups_held", "bytes_held"]
+    list_display = ["name", "kind", "where", "default", "state", "backups_held", "bytes_held"]
+    list_select_related = ["observation"]
     list_display_links = ["name"]
     search_fields = ["name", "path", "s3_bucket", "s3_endpoint"]
     ordering = ["name"]
@@ -74,6 +75,14 @@ class StorageConfigAdmin(ConsoleAdmin):
     @admin.display(description="Default", ordering="is_default")
     def default(self, storage: StorageConfig) -> str | SafeString:
         return state_cell("Default", OK) if storage.is_default else ""
+
+    @admin.display(description="Status")
+    def state(self, storage: StorageConfig) -> SafeString:
+        """What came of the last look at it, when there was one."""
+        look = getattr(storage, "observation", None)
+        if look is None or look.tried_at is None:
+            return state_cell("Not checked yet", WAIT)
+        return state_cell("Does not answer", BAD, title=look.problem) if look.problem else state_cell("Answers", OK)
 
     @admin.display(description="Backups", ordering="held")
     def backups_held(self, storage: Any) -> str:

@@ -9,6 +9,7 @@ from django.db.models import Q
 
 from apps.core.fields import EncryptedField, Secret
 from apps.core.models import TimestampedModel
+from apps.storage.observed import StorageObservation as StorageObservation  # Django finds models here
 from apps.storage.validation import check_config
 
 

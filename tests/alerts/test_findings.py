@@ -18,16 +18,18 @@ from apps.alerts.outbox import forget_old
 from apps.backups.models import Leftover
 from apps.backups.policies import RetentionPolicy
 from apps.clusters.models import Cluster, ClusterObservation, ObservedCollection
-from apps.jobs.models import Worker
+from apps.jobs.models import Job, Worker
 from apps.protection.facts import read_facts
 from apps.protection.judge import State, judge
 from apps.schedules.ages import read_ages, set_age
-from apps.schedules.clock import tick_problem
-from apps.schedules.models import Clock, CollectionTag, RetentionRun, RunStatus, Schedule, ScheduleRun
+from apps.schedules.clock import keep_time, tick_problem
+from apps.schedules.models import Clock, CollectionTag, RetentionRun, RunItem, RunStatus, Schedule, ScheduleRun
 from apps.schedules.services import pause_schedule
 from apps.schedules.tags import set_tags
 from apps.schedules.tick import tick
 from apps.storage.models import StorageConfig
+from apps.storage.observations import keep as keep_look
+from apps.storage.observed import StorageObservation
 from tests.admin.world import make_backup, make_job
 from tests.alerts.conftest import finding
 from tests.schedules.conftest import maker
@@ -149,7 +151,109 @@ def channel_broken(world: World) -> None:
         )  # fmt: skip
 
 
+def running(world: World, **fields: Any) -> Job:
+    """A backup of products that began two hours ago, and usually takes twenty minutes; it gets on."""
+    for day in range(1, 4):
+        began = world.now - day * DAY
+        make_job(
+            world.cluster, world.storage, started_at=began, completed_at=began + timedelta(minutes=20),
+            created_at=began,
+        )  # fmt: skip
+    values = {
+        "status": "running", "started_at": world.now - timedelta(minutes=50), "heartbeat_at": world.now,
+        "progress_at": world.now,
+    } | fields  # fmt: skip
+    return make_job(world.cluster, world.storage, **values)
+
+
+def stuck(world: World) -> None:
+    running(world, heartbeat_at=world.now - timedelta(minutes=3, seconds=1))
+
+
+def slow(world: World) -> None:
+    running(world, started_at=world.now - timedelta(minutes=61))
+
+
+def never_succeeded(world: World) -> None:
+    unprotected(world)
+    Target.objects.create(
+        schedule=world.schedule, collection_name="films", first_seen_at=world.now - DAY, deadline_at=world.now - HOUR
+    )
+
+
+def verify_failed(world: World) -> None:
+    make_job(
+        world.cluster, world.storage, type="verify", status="failed", backup=world.backup,
+        error="The storage did not answer.", completed_at=world.now,
+    )  # fmt: skip
+
+
+def storage_unreachable(world: World) -> None:
+    look = StorageObservation.objects.create(storage=world.storage, next_check_at=world.now)
+    for minute in range(4):
+        keep_look(look.storage, "The folder is gone.", now=world.now + timedelta(minutes=minute - 4))
+
+
+def bad_run(world: World, status: str, *items: tuple[str, str, str], **fields: Any) -> ScheduleRun:
+    run = ScheduleRun.objects.create(
+        schedule=world.schedule, created_at=world.now - HOUR,
+        **({"slot": world.now - HOUR, "completed_at": world.now, "status": status, "counts": {"ok": 1}} | fields),
+    )  # fmt: skip
+    for name, state, message in items:
+        RunItem.objects.create(
+            run=run, collection_name=name, storage=world.storage, status=state, message=message, settled_at=world.now
+        )
+    return run
+
+
+def run_partial(world: World) -> None:
+    bad_run(world, RunStatus.PARTIAL, ("films", "ok", ""), ("products", "cancelled", "Cancelled."))
+
+
+def run_skipped(world: World) -> None:
+    for hour in (3, 2, 1):
+        bad_run(world, RunStatus.SKIPPED_OVERLAP, slot=world.now - hour * HOUR)
+
+
+def retention_run(world: World, policy: RetentionPolicy, **fields: Any) -> RetentionRun:
+    values = {
+        "policy": policy, "policy_version": 1, "cluster": world.cluster, "cluster_name": "berlin",
+        "collection_name": "products", "storage": world.storage, "is_scheduled": True, "trigger": "sweep",
+        "status": "nothing", "digest": "0", "created_at": world.now, "completed_at": world.now,
+    }  # fmt: skip
+    return RetentionRun.objects.create(**(values | fields))
+
+
+def cap(world: World) -> None:
+    policy = RetentionPolicy.objects.create(name="standard", keep_daily=7, size_cap_bytes=100, cap_action="delete")
+    retention_run(world, policy, counts={"over_cap_bytes": 2048})
+    retention_run(world, policy, counts={"over_cap_bytes": 0}, collection_name="films")
+
+
+def retention_stale(world: World) -> None:
+    policy = RetentionPolicy.objects.create(name="standard", keep_daily=7)
+    retention_run(world, policy, created_at=world.now - 3 * DAY)
+    RetentionPolicy.objects.update(updated_at=world.now - 9 * DAY)
+    make_backup(world.cluster, world.storage, policy=policy, created_at=world.now - 4 * DAY)
+
+
+def clock(world: World) -> None:
+    Clock.objects.create(last_tick_at=world.now - 3 * HOUR, next_sweep_at=world.now + HOUR)
+    keep_time(now=world.now, jumped_by=3 * HOUR)
+    keep_time(now=world.now + timedelta(seconds=5))  # the tick that comes next does not take it back
+
+
 CASES: dict[Rule, Callable[[World], None]] = {
+    Rule.STUCK: stuck,
+    Rule.SLOW: slow,
+    Rule.NEVER_SUCCEEDED: never_succeeded,
+    Rule.VERIFY_FAILED: verify_failed,
+    Rule.STORAGE_UNREACHABLE: storage_unreachable,
+    Rule.RUN_PARTIAL: run_partial,
+    Rule.RUN_SKIPPED: run_skipped,
+    Rule.CAP: cap,
+    Rule.RETENTION_STALE: retention_stale,
+    Rule.CLOCK: clock,
     Rule.FAILING: failing,
     Rule.OVERDUE: overdue,
     Rule.UNPROTECTED: unprotected,
@@ -180,7 +284,113 @@ def test_a_healthy_world_has_no_finding(world: World) -> None:
 def test_each_rule_is_found_and_nothing_else_is(world: World, rule: Rule) -> None:
     CASES[rule](world)
 
-    assert world.rules() == [rule]
+    # What has never been backed up is told as that from the day it is seen.
+    also = [Rule.UNPROTECTED] if rule == Rule.NEVER_SUCCEEDED else []
+    assert world.rules() == [rule, *also]
+
+
+def test_a_backup_that_moves_nothing_is_stuck_and_not_slow(world: World) -> None:
+    job = running(
+        world, started_at=world.now - 3 * HOUR, progress_at=world.now - timedelta(minutes=31), phase="copying"
+    )
+
+    assert world.rules() == [Rule.STUCK]
+    assert "products on berlin: the backup does not get on: it has moved nothing since" in world.words()
+    assert "(copying)" in world.words()
+    Job.objects.filter(pk=job.pk).update(progress_at=world.now - timedelta(minutes=29))
+    assert world.rules() == [Rule.SLOW]
+    assert "it has run for 3 h, and usually takes 20 min." in world.words()
+
+
+def test_a_long_backup_is_not_slow_while_nobody_knows_what_is_usual(world: World) -> None:
+    running(world, started_at=world.now - 30 * HOUR)
+    Job.objects.filter(pk=Job.objects.filter(status="completed").earliest("completed_at").pk).delete()
+
+    assert world.rules() == []
+
+
+def test_a_batch_waits_for_its_children_and_is_not_stuck(world: World) -> None:
+    make_job(
+        world.cluster, world.storage, "*", status="running", is_batch=True, started_at=world.now - 9 * HOUR,
+    )  # fmt: skip
+
+    assert world.rules() == []
+
+
+def test_a_run_of_which_one_storage_lacks_a_collection_is_told(world: World) -> None:
+    """The newest job of the collection succeeded, in the other storage: its standing knows of nothing."""
+    second = StorageConfig.objects.create(name="second", type="local", path=world.storage.path)
+    run = bad_run(world, RunStatus.PARTIAL, ("products", "ok", ""))
+    RunItem.objects.create(
+        run=run, collection_name="products", storage=second, status="failed", message="The disk is full."
+    )
+    make_backup(world.cluster, world.storage, created_at=world.now - timedelta(minutes=1), checked_at=world.now)
+
+    assert world.rules() == [Rule.RUN_PARTIAL]
+    assert "UTC partly failed. products: The disk is full." in world.words()
+    make_backup(world.cluster, world.storage, created_at=world.now + timedelta(minutes=1), checked_at=world.now)
+    assert world.rules() == []  # backed up again since then
+
+
+def test_a_run_whose_collection_fails_is_told_by_the_collection(world: World) -> None:
+    failing(world)
+    bad_run(world, RunStatus.PARTIAL, ("products", "failed", "The disk is full."), ("films", "ok", ""))
+
+    assert world.rules() == [Rule.FAILING]
+
+
+def test_a_run_that_came_to_no_job_failed_as_a_whole(world: World) -> None:
+    bad_run(world, RunStatus.FAILED, ("products", "failed", "The storage is gone."), counts={"failed": 1})
+
+    assert world.rules() == [Rule.RUN_FAILED]
+
+
+def test_two_runs_left_out_are_no_matter_yet(world: World) -> None:
+    run_skipped(world)
+    ScheduleRun.objects.order_by("slot").first().delete()  # type: ignore[union-attr]
+    assert world.rules() == []
+
+
+def test_a_test_that_found_a_backup_damaged_is_told_once(world: World) -> None:
+    """An older one: `damaged`. The newest one: `failing`. Neither is a failed test besides."""
+    verify_failed(world)
+    type(world.backup).objects.filter(pk=world.backup.pk).update(status="damaged", status_reason="Other bytes.")
+    assert world.rules() == [Rule.FAILING]
+    make_backup(world.cluster, world.storage, created_at=world.now, checked_at=world.now)
+    assert world.rules() == [Rule.DAMAGED]
+
+
+def test_a_test_that_succeeded_since_makes_up_for_one_that_failed(world: World) -> None:
+    verify_failed(world)
+    make_job(
+        world.cluster, world.storage, type="verify", backup=world.backup, completed_at=world.now + timedelta(minutes=1)
+    )
+
+    assert world.rules() == []
+
+
+def test_the_size_cap_says_by_how_much_and_where(world: World) -> None:
+    cap(world)
+    assert "The size cap of the policy standard cannot be met: what has to stay takes 2.0 KiB more" in world.words()
+    RetentionPolicy.objects.update(cap_action="warn")
+    assert "is exceeded by 2.0 KiB (products on berlin)." in world.words()
+    retention_run(world, RetentionPolicy.objects.get(), created_at=world.now + HOUR, counts={"over_cap_bytes": 0})
+    assert world.rules() == []
+
+
+def test_a_policy_whose_plan_waits_is_not_stale_besides(world: World) -> None:
+    retention_stale(world)
+    RetentionRun.objects.update(status="waiting")
+
+    assert world.rules() == [Rule.RETENTION_WAITS]
+
+
+def test_a_jump_of_the_clock_is_told_for_some_minutes(world: World) -> None:
+    clock(world)
+    assert "The clock jumped ahead by 3.0 h" in world.words()
+    keep_time(now=world.now + timedelta(minutes=11))
+    world.now += timedelta(minutes=11)
+    assert Rule.CLOCK not in world.rules()
 
 
 def test_a_policy_that_waits_is_one_finding_with_its_reason(world: World) -> None:

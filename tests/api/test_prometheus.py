@@ -21,7 +21,7 @@ from apps.alerts.outbox import deliver_due
 from apps.alerts.services import save_channel
 from apps.alerts.targets import refresh_targets
 from apps.alerts.watch import look_and_tell
-from apps.backups.models import Leftover, LeftoverKind
+from apps.backups.models import Backup, Leftover, LeftoverKind
 from apps.backups.policies import RetentionPolicy
 from apps.clusters.models import Cluster, ClusterObservation, ObservedCollection
 from apps.core.tally import add_up, tallies
@@ -29,6 +29,7 @@ from apps.schedules.models import RetentionRun, RunItem, RunStatus, Schedule, Sc
 from apps.schedules.services import pause_schedule
 from apps.schedules.settle import settle_runs
 from apps.storage.models import StorageConfig
+from apps.storage.observed import StorageObservation
 from tests.admin.world import make_backup, make_job
 from tests.schedules.conftest import maker
 
@@ -69,14 +70,15 @@ def nightly(berlin: Cluster, storage: StorageConfig) -> Schedule:
     now = timezone.now()
     schedule = maker(berlin)(now=now - timedelta(days=3))
     Schedule.objects.filter(pk=schedule.pk).update(include=["products"])
-    make_backup(berlin, storage, schedule_id=schedule.pk, checked_at=now - timedelta(minutes=5))
+    policy = RetentionPolicy.objects.create(name="standard", keep_daily=7)
+    StorageObservation.objects.create(storage=storage, next_check_at=now, tried_at=now, seen_at=now)
+    make_backup(berlin, storage, schedule_id=schedule.pk, checked_at=now - timedelta(minutes=5), policy=policy)
     job = make_job(berlin, storage, completed_at=now - timedelta(minutes=1))
     run = ScheduleRun.objects.create(
         schedule=schedule, slot=now - timedelta(hours=1), created_at=now - timedelta(hours=1), status=RunStatus.RUNNING
     )
     RunItem.objects.create(run=run, collection_name="products", storage=storage, job=job)
     settle_runs(now=now)
-    policy = RetentionPolicy.objects.create(name="standard", keep_daily=7)
     RetentionRun.objects.create(
         policy=policy, policy_version=1, cluster=berlin, cluster_name="berlin", collection_name="products",
         storage=storage, is_scheduled=True, trigger="sweep", status="nothing", digest="0", created_at=now,
@@ -161,6 +163,24 @@ def test_many_targets_are_told_by_schedule(api: APIClient, nightly: Schedule, se
     counts = {labels["state"]: value for labels, value in found["backupmgr_targets"]}
     assert counts["ok"] == 1
     assert counts["overdue"] == 1
+
+
+def test_a_policy_without_backups_is_not_told_to_be_forgotten(api: APIClient, nightly: Schedule) -> None:
+    Backup.objects.update(policy=None)
+
+    assert "backupmgr_retention_last_run_timestamp_seconds" not in scrape(api)
+
+
+def test_storages_tell_when_they_last_answered(api: APIClient, storage: StorageConfig) -> None:
+    assert "backupmgr_storage_last_contact_timestamp_seconds" not in scrape(api)
+    now = timezone.now()
+    StorageObservation.objects.create(storage=storage, next_check_at=now, tried_at=now, seen_at=now)
+
+    assert scrape(api)["backupmgr_storage_last_contact_timestamp_seconds"] == [
+        ({"storage": "vault"}, pytest.approx(now.timestamp()))
+    ]
+    StorageObservation.objects.update(seen_at=None, problem="It is gone.")
+    assert scrape(api)["backupmgr_storage_last_contact_timestamp_seconds"] == [({"storage": "vault"}, 0)]
 
 
 def test_messages_that_wait_and_that_were_given_up(api: APIClient, httpserver: Any, nightly: Schedule) -> None:
