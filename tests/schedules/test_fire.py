@@ -186,7 +186,7 @@ class TestBlackouts:
         assert upcoming(make()) == (at("02T02:30"), at("02T04:00"))
 
     def test_jitter_never_leads_into_one(self, make: Make) -> None:
-        schedule = make(jitter_seconds=3600, blackouts=[Window(weekday=4, from_time=time(2, 31), to_time=time(5))])
+        schedule = make(jitter_seconds=3600, blackouts=[Window(weekday=4, from_time=time(2, 30, 1), to_time=time(5))])
 
         assert upcoming(schedule)[1] == at("02T02:30")
 
