@@ -14,6 +14,7 @@ from django.utils import timezone
 
 from apps.audit.models import AuditEntry
 from apps.backups.models import Backup
+from apps.backups.policies import RetentionPolicy
 from apps.clusters.models import Cluster
 from apps.schedules.models import Schedule, ScheduleRun
 from apps.storage.models import StorageConfig
@@ -96,3 +97,13 @@ def test_retention_is_previewed_and_then_applied(away: Cluster) -> None:
     assert code == 0 and "2 backups let go" in text
     assert Backup.objects.filter(expired_at__isnull=False).count() == 2
     assert call("retention", "preview", "policy")[0] == 0
+
+
+@pytest.mark.parametrize("arguments", [("preview", "policy"), ("apply", "policy", "--confirm", "0" * 64)])
+def test_a_policy_that_cannot_be_read_is_refused_with_the_reason(away: Cluster, arguments: tuple[str, ...]) -> None:
+    make_backup(away, StorageConfig.objects.get(), timezone.now() - timedelta(days=1), policy=make_policy())
+    RetentionPolicy.objects.update(keep_within="nonsense")
+
+    with pytest.raises(CommandError, match="The policy 'policy' cannot be read, correct it: ") as caught:
+        call("retention", *arguments)
+    assert caught.value.returncode == 1

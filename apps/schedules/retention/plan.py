@@ -10,6 +10,7 @@ from datetime import datetime
 from apps.backups.policies import RetentionPolicy
 from apps.backups.retention.evaluate import evaluate
 from apps.backups.retention.rules import Decision, Rules, Verdict
+from apps.core.errors import Conflict
 from apps.schedules.retention.facts import Facts, Row, SetKey, gather, groups_of
 
 #: A plan that lets go more than this share of a set, and at least so many, waits for a confirmation.
@@ -68,11 +69,20 @@ class PolicyPlan:
         return sum(plan.bytes_expired for plan in self.sets)
 
 
+class PolicyUnreadable(Conflict, ValueError):
+    """What is stored of the policy is no policy."""
+
+
 def plan_policy(policy: RetentionPolicy, *, now: datetime, rules: Rules | None = None) -> PolicyPlan:
     """Work out what the policy would let go now; with `rules`, what it would with those. Nothing is changed.
 
-    Raises: ValueError when the stored rules cannot be read.
+    Raises: PolicyUnreadable when the stored rules cannot be read.
     """
+    if rules is None:
+        try:
+            rules = policy.rules
+        except ValueError as error:
+            raise PolicyUnreadable(f"The policy {policy.name!r} cannot be read, correct it: {error}") from error
     sets = [
         plan for group in groups_of(policy) for plan in plan_group(policy, gather(group, now=now), now=now, rules=rules)
     ]
