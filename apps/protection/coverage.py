@@ -1,18 +1,20 @@
-"""Coverage: every collection with the schedules that mean it, what is held of it, and where. Read, never stored."""
+"""Coverage: every collection with the schedules that mean it, what is held of it, and where; and the orphaned ones, of
+which only backups are left. Read, never stored."""
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from uuid import UUID
 
-from django.db.models import Min
+from django.db.models import Count, Max, Min, Q, Sum
 
 from apps.backups.models import Backup, BackupStatus
-from apps.protection.judge import Standing, State, Verdict
+from apps.clusters.models import ObservedCollection
+from apps.protection.judge import Standing, Verdict
 from apps.schedules.coverage import Covering, covering_schedules
 
 
@@ -26,6 +28,11 @@ class Gap(StrEnum):
     PAUSED = "paused"  # all schedules that mean it are paused
 
 
+#: Asked for beside the gaps: collections that are gone from their clusters, or whose clusters are gone, while backups
+#: of them stay.
+ORPHANED = "orphaned"
+
+
 @dataclass(frozen=True)
 class Coverage:
     """One collection. `storages` hold a good backup of the whole of it; `expires_at` is when the next one goes."""
@@ -37,7 +44,74 @@ class Coverage:
     gaps: tuple[Gap, ...]
 
 
-def read_coverage(verdict: Verdict) -> list[Coverage]:
+@dataclass
+class Orphaned:
+    """A collection that is on no cluster any more, and what is left of it.
+
+    `cluster_id` is None when the cluster is gone as well; `gone_at` is None when nobody saw it go.
+    """
+
+    cluster_id: UUID | None
+    cluster: str
+    name: str
+    gone_at: datetime | None = None
+    backups: int = 0
+    size_bytes: int = 0
+    last_good_at: datetime | None = None
+    tested_at: datetime | None = None
+    proven_at: datetime | None = None
+    expires_at: datetime | None = None
+    storages: tuple[str, ...] = ()
+
+
+def count_orphaned(verdict: Verdict) -> dict[UUID | None, int]:
+    """How many `read_orphaned` returns, by cluster: one query."""
+    known = {_key(standing) for standing in verdict.standings}
+    rows = Backup.objects.exclude(status=BackupStatus.DELETING).order_by()
+    keys = {
+        (cluster_id, "" if cluster_id else cluster, name)
+        for cluster_id, cluster, name in rows.values_list("cluster", "cluster_name", "collection_name").distinct()
+        if (cluster_id, name) not in known
+    }
+    return Counter(cluster_id for cluster_id, _, _ in keys)
+
+
+def read_orphaned(verdict: Verdict) -> list[Orphaned]:
+    """Return the collections that have backups and are on no cluster, by name: two queries."""
+    known = {_key(standing) for standing in verdict.standings}
+    gone = ObservedCollection.objects.filter(gone_at__isnull=False).values_list("cluster", "name", "gone_at")
+    gone_at = {(cluster_id, name): at for cluster_id, name, at in gone}
+    good = Q(status=BackupStatus.COMPLETED)
+    rows = (
+        Backup.objects.exclude(status=BackupStatus.DELETING)
+        .order_by()
+        .values_list("cluster", "cluster_name", "collection_name", "storage__name")
+        .annotate(
+            Count("pk"),
+            Sum("size_bytes"),
+            last_good=Max("started_at", filter=good & Q(shard_id=None)),
+            tested=Max("checked_at", filter=good),
+            proven=Max("restored_at", filter=good),
+            expires=Min("delete_at"),
+        )
+    )
+    found: dict[tuple[UUID | str, str], Orphaned] = {}
+    for cluster_id, cluster, name, storage, count, size, last_good, tested, proven, expires in rows:
+        if (cluster_id, name) in known:
+            continue
+        one = found.setdefault((cluster_id or cluster, name), Orphaned(cluster_id, cluster, name))
+        one.gone_at = gone_at.get((cluster_id, name))
+        one.backups += count
+        one.size_bytes += size or 0
+        one.storages = tuple(sorted({*one.storages, storage}))
+        one.last_good_at = max(filter(None, (one.last_good_at, last_good)), default=None)
+        one.tested_at = max(filter(None, (one.tested_at, tested)), default=None)
+        one.proven_at = max(filter(None, (one.proven_at, proven)), default=None)
+        one.expires_at = min(filter(None, (one.expires_at, expires)), default=None)
+    return sorted(found.values(), key=lambda one: (one.cluster, one.name))
+
+
+def read_coverage(verdict: Verdict, now: datetime) -> list[Coverage]:
     """Return all collections, those without any backup first, then those without a schedule, then as the verdict has
     them: four queries, whatever there is."""
     keys = [_key(standing) for standing in verdict.standings]
@@ -58,7 +132,7 @@ def read_coverage(verdict: Verdict) -> list[Coverage]:
                 schedules=schedules,
                 storages=tuple(sorted(storages.get(key, ()))),
                 expires_at=expires.get(key),
-                gaps=tuple(_gaps(standing, schedules)),
+                gaps=tuple(_gaps(standing, schedules, now)),
             )
         )
     order = {Gap.UNPROTECTED: 0, Gap.UNSCHEDULED: 1}
@@ -69,7 +143,7 @@ def _key(standing: Standing) -> tuple[UUID, str]:
     return UUID(standing.facts.cluster_id), standing.facts.name
 
 
-def _gaps(standing: Standing, schedules: tuple[Covering, ...]) -> Iterable[Gap]:
+def _gaps(standing: Standing, schedules: tuple[Covering, ...], now: datetime) -> Iterable[Gap]:
     facts = standing.facts
     if facts.newest is None:
         yield Gap.UNPROTECTED
@@ -77,7 +151,8 @@ def _gaps(standing: Standing, schedules: tuple[Covering, ...]) -> Iterable[Gap]:
         yield Gap.UNSCHEDULED
     elif all(one.is_paused for one in schedules):
         yield Gap.PAUSED
-    if standing.state == State.OVERDUE:
+    # Not by the state: what fails as well is no less too old.
+    if facts.newest is not None and facts.expected_by is not None and now > facts.expected_by:
         yield Gap.STALE
     if facts.newest is not None and not (facts.tested_at or facts.proven_at):
         yield Gap.NEVER_VERIFIED

@@ -14,9 +14,11 @@ from apps.api.schema import operation
 from apps.api.v1.lookup import find_cluster
 from apps.api.views import ApiView
 from apps.core.permissions import Scope
-from apps.protection.coverage import Coverage, Gap, read_coverage
+from apps.protection.coverage import ORPHANED, Coverage, Gap, Orphaned, read_coverage, read_orphaned
 from apps.protection.facts import verdict_now
 from apps.protection.judge import WORST_FIRST
+
+_GAPS = [*(gap.value for gap in Gap), ORPHANED]
 
 
 class CoveringScheduleSerializer(serializers.Serializer[Any]):
@@ -28,13 +30,16 @@ class CoveringScheduleSerializer(serializers.Serializer[Any]):
 
 
 class CoverageSerializer(serializers.Serializer[Any]):
-    """One collection: who backs it up, what is held of it, and what it lacks."""
+    """One collection: who backs it up, what is held of it, and what it lacks; or an orphaned one, on no cluster."""
 
     cluster = serializers.CharField()
-    cluster_id = serializers.CharField()
+    cluster_id = serializers.CharField(allow_null=True, help_text="null: the cluster is gone as well")
     collection_name = serializers.CharField()
-    state = EnumField("ProtectionState", [str(state) for state in WORST_FIRST])
-    gaps = serializers.ListField(child=EnumField("CoverageGap", [gap.value for gap in Gap]))
+    state = EnumField(
+        "ProtectionState", [str(state) for state in WORST_FIRST], allow_null=True, help_text="null: it is orphaned"
+    )
+    gaps = serializers.ListField(child=EnumField("CoverageGap", _GAPS))
+    gone_at = TimeField(allow_null=True, help_text="Orphaned ones: since when it is not on its cluster, if known")
     schedules = CoveringScheduleSerializer(many=True)
     last_good_at = TimeField(allow_null=True, help_text="When the data of the newest good backup was read")
     max_age_hours = serializers.FloatField(allow_null=True, help_text="null: a schedule's deadline alone counts")
@@ -59,7 +64,10 @@ class CoverageQuery(serializers.Serializer[Any]):
 
     page = serializers.IntegerField(required=False, min_value=1, default=1)
     limit = serializers.IntegerField(required=False, min_value=1, max_value=100, default=20)
-    gap = EnumField("CoverageGap", [gap.value for gap in Gap], required=False)
+    gap = EnumField(
+        "CoverageGap", _GAPS, required=False,
+        help_text="orphaned: collections that are gone from their cluster while backups of them stay; listed only so",
+    )  # fmt: skip
     cluster = serializers.CharField(required=False, help_text="Name or id")
 
 
@@ -76,13 +84,20 @@ class CoverageView(ApiView):
     def get(self, request: Request) -> Response:
         query = self.query(CoverageQuery)
         cluster_id = str(find_cluster(query["cluster"]).pk) if "cluster" in query else None
-        found = [
-            one
-            for one in read_coverage(verdict_now(timezone.now()))
-            if ("gap" not in query or query["gap"] in one.gaps) and cluster_id in (None, one.standing.facts.cluster_id)
-        ]
-        page, limit = query["page"], query["limit"]
-        items = [_shown(one) for one in found[(page - 1) * limit : page * limit]]
+        now, page, limit = timezone.now(), query["page"], query["limit"]
+        verdict, here = verdict_now(now), slice((page - 1) * limit, page * limit)
+        found: list[Any]
+        if query.get("gap") == ORPHANED:
+            found = [one for one in read_orphaned(verdict) if cluster_id in (None, str(one.cluster_id))]
+            items = [_left(one) for one in found[here]]
+        else:
+            found = [
+                one
+                for one in read_coverage(verdict, now)
+                if ("gap" not in query or query["gap"] in one.gaps)
+                and cluster_id in (None, one.standing.facts.cluster_id)
+            ]
+            items = [_shown(one) for one in found[here]]
         answer = {"items": items, "total": len(found), "page": page, "limit": limit}
         return Response(CoveragePageSerializer(answer).data)
 
@@ -95,12 +110,32 @@ def _shown(one: Coverage) -> dict[str, Any]:
         "collection_name": facts.name,
         "state": one.standing.state,
         "gaps": [gap.value for gap in one.gaps],
+        "gone_at": None,
         "schedules": one.schedules,
         "last_good_at": facts.newest.data_at if facts.newest else None,
         "max_age_hours": facts.max_age.total_seconds() / 3600 if facts.max_age else None,
         "expected_by": facts.expected_by,
         "tested_at": facts.tested_at,
         "proven_at": facts.proven_at,
+        "storages": one.storages,
+        "next_expiry_at": one.expires_at,
+    }
+
+
+def _left(one: Orphaned) -> dict[str, Any]:
+    return {
+        "cluster": one.cluster,
+        "cluster_id": one.cluster_id,
+        "collection_name": one.name,
+        "state": None,
+        "gaps": [ORPHANED],
+        "gone_at": one.gone_at,
+        "schedules": [],
+        "last_good_at": one.last_good_at,
+        "max_age_hours": None,
+        "expected_by": None,
+        "tested_at": one.tested_at,
+        "proven_at": one.proven_at,
         "storages": one.storages,
         "next_expiry_at": one.expires_at,
     }
