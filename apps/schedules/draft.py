@@ -78,7 +78,7 @@ TIMING = ("kind", "cron_resolved", "interval_seconds", "anchor_at", "tz", "jitte
 
 def make_draft(data: ScheduleData, *, now: datetime, schedule: Schedule | None = None) -> Schedule:
     """Return the schedule, a new one or the given one changed, not saved. Raises: ScheduleInvalid by field."""
-    draft = schedule or Schedule(id=uuid.uuid4())
+    draft = schedule or Schedule(id=_new_id(data))
     problems = _check_plain(data)
     for name in PLAIN:
         setattr(draft, name, getattr(data, name))
@@ -90,6 +90,20 @@ def make_draft(data: ScheduleData, *, now: datetime, schedule: Schedule | None =
     if problems:
         raise ScheduleInvalid(problems)
     return draft
+
+
+def _new_id(data: ScheduleData) -> uuid.UUID:
+    """Return the id that a schedule with this name gets on its cluster: the same for its preview and when it is saved.
+
+    H and the jitter follow from the id, and a preview has to show the times that come.
+    """
+    name, number = ascii(str(data.name).strip()), 0  # whatever was typed can be hashed
+    while True:
+        found = uuid.uuid5(data.cluster.pk, f"{name}/{number}")
+        # Taken by one that was deleted, or has another name by now.
+        if not Schedule.objects.filter(pk=found).exists():
+            return found
+        number += 1
 
 
 def _set_rule(draft: Schedule, data: ScheduleData, now: datetime, problems: dict[str, str]) -> None:

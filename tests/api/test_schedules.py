@@ -109,6 +109,25 @@ def test_a_preview_saves_nothing_and_shows_what_comes(
     assert any("Clocks of Europe/Berlin change" in line for line in shown["lint"])
 
 
+def test_h_and_jitter_are_in_the_preview_what_they_are_afterwards(
+    api: APIClient, cluster: Cluster, storage: StorageConfig
+) -> None:
+    wanted = body(cron="H H(1-5) * * *", jitter_seconds=3000)
+
+    def previewed_and_saved() -> tuple[dict[str, Any], dict[str, Any]]:
+        shown = result_of(api.post(f"{V1}/schedules/preview", wanted, format="json"))
+        return shown, result_of(api.post(f"{V1}/schedules", wanted, format="json"))
+
+    shown, first = previewed_and_saved()
+    assert (first["cron_resolved"], first["next_run_at"]) == (shown["cron_resolved"], shown["runs"][0]["run_at"])
+
+    # Its name is free again, its id is not.
+    assert api.delete(f"{V1}/schedules/{first['id']}").status_code == 200
+    shown, second = previewed_and_saved()
+    assert second["id"] != first["id"]
+    assert (second["cron_resolved"], second["next_run_at"]) == (shown["cron_resolved"], shown["runs"][0]["run_at"])
+
+
 def test_a_preview_of_a_cluster_that_is_away_says_so(api: APIClient, schedule: dict[str, Any]) -> None:
     shown = result_of(api.get(f"{V1}/schedules/{schedule['id']}/preview"))
 
