@@ -66,7 +66,7 @@ def _column(bar: Bar, x: float, step: float, scale: float) -> SafeString:
 
 @dataclass(frozen=True)
 class Cell:
-    """A day of a strip: its tone (ok, bad, missed, none, off), what to say of it, and where it leads (or nowhere)."""
+    """A piece of a strip: its tone (ok, warn, bad, missed, busy, none, off), what to say of it, and where it leads."""
 
     tone: str
     title: str
@@ -87,6 +87,9 @@ _SHAPES = {
     "ok": '<rect class="bm-c-ok" x="{x}" y="2" width="6" height="16" rx="1.5"/>',
     "bad": '<rect class="bm-c-bad" x="{x}" y="2" width="6" height="16" rx="1.5"/>'
     '<path class="bm-c-cut" d="M{x} 18 l6 -16"/>',
+    "warn": '<rect class="bm-c-warn" x="{x}" y="2" width="6" height="16" rx="1.5"/>'
+    '<path class="bm-c-cut" d="M{x} 10 h6"/>',
+    "busy": '<rect class="bm-c-busy" x="{x}" y="6" width="6" height="12" rx="1.5"/>',
     "missed": '<rect class="bm-c-hollow" x="{h}" y="2.5" width="5" height="15" rx="1.5"/>'
     '<path class="bm-c-cross" d="M{c} 8 l3 4 m0 -4 l-3 4"/>',
     "none": '<rect class="bm-c-faint" x="{x}" y="9" width="6" height="2" rx="1"/>',

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 
@@ -21,17 +21,20 @@ from unfold.widgets import UnfoldAdminTextInputWidget
 from apps.clusters.models import Cluster
 from apps.core.admin_cells import time_cell
 from apps.core.admin_kit import ConsoleAdmin, demand, person
+from apps.core.charts import Cell, strip
 from apps.core.errors import BackupmgrError
+from apps.core.text import plural
 from apps.schedules import services
 from apps.schedules.admin.ages_page import ages_view
 from apps.schedules.admin.around import blackouts_view, collection_view
 from apps.schedules.admin.calendar import calendar_of
-from apps.schedules.admin.cells import run_state, schedule_state
+from apps.schedules.admin.cells import RUN_WORDS, run_state, schedule_state
 from apps.schedules.admin.forms import NEW, ScheduleForm, initial_of
 from apps.schedules.admin.month import month_view
 from apps.schedules.advance import windows_of
 from apps.schedules.draft import ScheduleInvalid
-from apps.schedules.models import Clock, Schedule, ScheduleRun
+from apps.schedules.models import Clock, RunStatus, Schedule, ScheduleRun
+from apps.schedules.parts import parts_of, warnings_of
 from apps.schedules.preview import NextRun, Preview, describe, next_runs, preview_schedule, when
 from apps.schedules.services import KeepBackups
 from apps.schedules.timing.spec import TimingInvalid, zone_names
@@ -45,6 +48,8 @@ PRESETS = (
 )  # fmt: skip
 
 
+#: Runs on a schedule's page: named ones, and those of the strip.
+SHOWN_RUNS, STRIP_RUNS = 10, 30
 #: What the list shows of a schedule's last run.
 _OF_LAST_RUN = ("status", "error", "missed_count")
 
@@ -138,6 +143,7 @@ class ScheduleAdmin(ConsoleAdmin):
             sentence = describe(schedule, windows, [storage.name for storage in schedule.storages.all()])
         except TimingInvalid as invalid:
             error = error or str(invalid)
+        last = list(schedule.runs.defer("matched", "excluded", "vanished").order_by("-created_at", "-id")[:STRIP_RUNS])
         return self.page(
             request,
             "admin/schedules/schedule.html",
@@ -149,7 +155,9 @@ class ScheduleAdmin(ConsoleAdmin):
             alert=_clock_alert(),
             runs=runs,
             windows=[window.sentence for window in windows],
-            latest=[(run, run_state(run)) for run in schedule.runs.order_by("-created_at", "-id")[:10]],
+            latest=[(run, run_state(run)) for run in last[:SHOWN_RUNS]],
+            strip=_strip(last),
+            parts=parts_of(request, schedule, now),
             calendar=calendar_of(schedule, now),
             may_run=request.user.has_perm(RUN),
             may_change=request.user.has_perm(CHANGE),
@@ -333,9 +341,28 @@ class ScheduleAdmin(ConsoleAdmin):
             "admin/schedules/remove.html",
             title=f"Delete {schedule.name}?",
             schedule=schedule,
-            overdue=schedule.next_run_at is not None and schedule.next_run_at < timezone.now(),
+            warnings=_removal_warnings(schedule, timezone.now()),
             back=self.object_url(schedule),
         )
+
+
+def _removal_warnings(schedule: Schedule, now: datetime) -> list[str]:
+    late = schedule.next_run_at is not None and schedule.next_run_at < now and not schedule.is_paused
+    run = ["A run of it is due and has not begun: look first whether it is needed."] if late else []
+    return [*warnings_of(schedule, now), *run]
+
+
+def _strip(newest_first: list[ScheduleRun]) -> SafeString:
+    """The last runs, the newest at the right; each leads to its page."""
+    cells = []
+    for run in reversed(newest_first):
+        word, tone = RUN_WORDS[RunStatus(run.status)]
+        named = f"{timezone.localtime(run.slot):%d %b %H:%M}: {word.lower()}"
+        if run.missed_count > 1:
+            named += f", {run.missed_count} slots"
+        tone = "missed" if run.status == RunStatus.MISSED else {"wait": "busy", "off": "none"}.get(tone, tone)
+        cells.append(Cell(tone, named, reverse("admin:schedules_schedulerun_change", args=[run.pk])))
+    return strip(cells, label=f"The last {plural(len(cells), 'run')}") if cells else SafeString("")
 
 
 def _clock_alert() -> str:
