@@ -232,7 +232,8 @@ def retain(
             g.add("frozen")
         if b["suspect"] and not is_future(b):
             newer_good = [o["taken_at"] for o in good if rank(o) > rank(b)]
-            if not newer_good or now < min(newer_good) + timedelta(days=30):
+            ever = newer_good + ([b["replaced_at"]] if b["replaced_at"] else [])
+            if not newer_good or now < min(ever) + timedelta(days=30):
                 g.add("suspect")
         if not any(policy[tier] for tier in ("last", *tiers)) and not policy["within"]:
             g.add("no-rules")

@@ -13,6 +13,7 @@ from apps.backups.policies import RetentionPolicy
 from apps.backups.verifications import Asker, Proof, record_proof
 from apps.clusters.models import Cluster
 from apps.core.errors import Conflict
+from apps.jobs.cleaning import clean_leftovers
 from apps.jobs.models import Job
 from apps.jobs.services import JobRequest, create_job, delete_backup
 from apps.schedules.models import Clock, RetentionRun
@@ -363,3 +364,19 @@ def test_a_job_hands_its_policy_to_the_backup_that_it_makes(
     job: Job = run("backup", "films", policy=policy)
 
     assert job.backup is not None and job.backup.policy == policy
+
+
+def test_a_suspect_goes_30_days_after_the_first_newer_good_one_however_soon_those_go(world: World) -> None:
+    """With three daily ones kept, the oldest good one that is there is never older than three days."""
+    suspect = make_backup(world.cluster, world.storage, NOW, policy=world.policy, status="damaged")
+    gone_on = None
+    for day in range(1, 40):
+        now = NOW + DAY * day
+        make_backup(world.cluster, world.storage, now - timedelta(hours=2), policy=world.policy)
+        run_sweep(now=now)
+        clean_leftovers(now=now)
+        if gone_on is None and suspect.pk in expired():
+            gone_on = day
+
+    assert gone_on == 31
+    assert not Backup.objects.filter(pk=suspect.pk).exists()

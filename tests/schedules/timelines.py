@@ -35,6 +35,7 @@ def random_backups(dice: random.Random, now: datetime, count: int, prefix: str) 
                 "taken_at": taken_at,
                 "size": dice.randrange(1, 100),
                 "suspect": dice.random() < 0.1,
+                "replaced_at": moment + timedelta(hours=dice.randrange(1, 900)) if dice.random() < 0.3 else None,
                 "evidence": dice.choice((0, 0, 0, 1, 3)) if dice.random() < 0.3 else 0,
                 "held": dice.random() < 0.03,
                 "locked_until": now + timedelta(seconds=dice.randrange(-86400, 86400))
@@ -71,8 +72,8 @@ def random_policy(dice: random.Random) -> dict[str, Any]:
 def facts_of(backups: list[dict[str, Any]]) -> list[BackupFacts]:
     return [
         BackupFacts(
-            id=b["id"], taken_at=b["taken_at"], size_bytes=b["size"], suspect=b["suspect"], evidence=b["evidence"],
-            held=b["held"], locked_until=b["locked_until"], in_use=b["in_use"], parent=b["parent"],
+            id=b["id"], taken_at=b["taken_at"], size_bytes=b["size"], suspect=b["suspect"],
+            replaced_at=b["replaced_at"], evidence=b["evidence"], held=b["held"], locked_until=b["locked_until"], in_use=b["in_use"], parent=b["parent"],
         )
         for b in backups
     ]  # fmt: skip

@@ -166,7 +166,8 @@ def _apply_guards(
             newer = [other for other in good if _age(other) > _age(backup)]
             if not newer:
                 mine.append(Reason("suspect", "no newer good one"))
-            elif now < newer[-1].taken_at + SUSPECT_KEPT:
+            # The first one may be gone already: with a few kept, none that is there would ever be 30 days old.
+            elif now < min(filter(None, (backup.replaced_at, newer[-1].taken_at))) + SUSPECT_KEPT:
                 mine.append(Reason("suspect", f"{SUSPECT_KEPT.days} d after a newer good one"))
 
 

@@ -160,6 +160,8 @@ class BackupFacts:
     size_bytes: int = 0
     #: Its verification failed: it counts for nothing.
     suspect: bool = False
+    #: Suspect ones: when the first good one after it was taken, as far as is known of ones that are gone since.
+    replaced_at: datetime | None = None
     #: How strongly it is proved: 0 not at all, more is better.
     evidence: int = 0
     held: bool = False

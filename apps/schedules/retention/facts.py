@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from django.db.models import Q
+from django.db.models import Q, QuerySet
 
-from apps.backups.models import Backup, BackupStatus, Hold, VerificationKind
+from apps.backups.models import Backup, BackupStatus, DeletedBackup, Hold, VerificationKind
 from apps.backups.policies import RetentionPolicy
 from apps.backups.retention.rules import BackupFacts
 from apps.jobs.models import Job
@@ -102,15 +102,8 @@ def gather(group: Group, *, now: datetime, with_expired: Iterable[uuid.UUID] = (
 
     `lock`: in a transaction; nothing else changes these rows until it ends.
     """
-    rows = Backup.objects.filter(
-        collection_name=group.collection_name,
-        shard_id=group.shard_id,
-        status__in=(BackupStatus.COMPLETED, BackupStatus.DAMAGED),
-    ).filter(Q(expired_at=None) | Q(pk__in=list(with_expired)))
-    if group.cluster_id is not None:
-        rows = rows.filter(cluster=group.cluster_id)
-    else:
-        rows = rows.filter(cluster=None, cluster_name=group.cluster_name)
+    there = Backup.objects.filter(status__in=(BackupStatus.COMPLETED, BackupStatus.DAMAGED))
+    rows = _of_group(there, group).filter(Q(expired_at=None) | Q(pk__in=list(with_expired)))
     if lock:
         rows = rows.select_for_update(of=("self",))
     found = list(rows.order_by("started_at", "id").select_related("storage").defer("manifest"))
@@ -118,12 +111,14 @@ def gather(group: Group, *, now: datetime, with_expired: Iterable[uuid.UUID] = (
     held = set(Hold.objects.active(now).filter(backup__in=ids).values_list("backup_id", flat=True))
     used = set(Job.objects.filter(backup__in=ids, status__in=ACTIVE).values_list("backup_id", flat=True))
     facts = Facts(group)
+    replaced = _replaced_at(group, [backup for backup in found if backup.status == BackupStatus.DAMAGED])
     for backup in found:
         fact = BackupFacts(
             id=str(backup.pk),
             taken_at=backup.started_at.astimezone(UTC),
             size_bytes=backup.size_bytes,
             suspect=backup.status == BackupStatus.DAMAGED,
+            replaced_at=replaced.get(backup.pk),
             evidence=evidence_of(backup),
             held=backup.pk in held,
             locked_until=backup.locked_until,
@@ -137,6 +132,31 @@ def gather(group: Group, *, now: datetime, with_expired: Iterable[uuid.UUID] = (
         facts.sets[key].append(fact)
     facts.frozen = _dropped(found)
     return facts
+
+
+def _of_group(rows: QuerySet[Any], group: Group) -> QuerySet[Any]:
+    rows = rows.filter(collection_name=group.collection_name, shard_id=group.shard_id)
+    if group.cluster_id is not None:
+        return rows.filter(cluster_id=group.cluster_id)
+    return rows.filter(cluster_id=None, cluster_name=group.cluster_name)
+
+
+def _replaced_at(group: Group, suspects: list[Backup]) -> dict[uuid.UUID, datetime]:
+    """Return when the first backup after each suspect one was taken into its storage, of those that went since."""
+    if not suspects:
+        return {}
+    since = min(backup.started_at for backup in suspects)
+    let_go = _of_group(Backup.objects.filter(status=BackupStatus.COMPLETED, expired_at__isnull=False), group)
+    gone = [
+        *let_go.filter(started_at__gt=since).values_list("storage_id", "started_at"),
+        *_of_group(DeletedBackup.objects.filter(taken_at__gt=since), group).values_list("storage_id", "taken_at"),
+    ]
+    found: dict[uuid.UUID, datetime] = {}
+    for backup in suspects:
+        later = [at for storage_id, at in gone if storage_id == backup.storage_id and at > backup.started_at]
+        if later:
+            found[backup.pk] = min(later).astimezone(UTC)
+    return found
 
 
 def evidence_of(backup: Backup) -> int:
