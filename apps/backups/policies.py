@@ -48,6 +48,7 @@ class RetentionPolicy(TimestampedModel):
         ordering = ["name"]
         verbose_name = "retention policy"
         verbose_name_plural = "retention policies"
+        permissions = [("confirm_retention", "Can let go what a policy's preview shows, and take it back")]
         constraints = [
             models.CheckConstraint(
                 condition=Q(*[(f"keep_{tier}__gt", 0) for tier in COUNTED_TIERS], _connector=Q.OR) | ~Q(keep_within=""),

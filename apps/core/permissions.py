@@ -78,6 +78,8 @@ _ADMINISTER = [
     "backups.add_retentionpolicy",
     "backups.change_retentionpolicy",
     "backups.delete_retentionpolicy",
+    # Deletes backups in the end, so it is with those who may: an operator can be given it alone.
+    "backups.confirm_retention",
     "backups.change_hold",
 ]
 GROUP_PERMISSIONS: dict[str, list[str]] = {

@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from django.contrib.auth.models import Group, User
+from django.contrib.auth.models import Group, Permission, User
 from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
@@ -183,6 +183,122 @@ def test_a_policy_is_made_previewed_confirmed_and_undone(
     assert policy.version == 2
     stays = root.post(reverse("admin:backups_retentionpolicy_remove", args=[policy.pk]))
     assert "Backups go by the policy" in stays.content.decode()
+
+
+POLICY_FIELDS = {
+    "name": "p", "keep_last": "2", "keep_hourly": "0", "keep_daily": "0", "keep_weekly": "0", "keep_monthly": "0",
+    "keep_yearly": "0", "keep_within": "", "max_age": "", "size_cap_bytes": "", "cap_action": "warn",
+    "min_redundancy": "1", "pick": "last", "tz": "UTC", "min_age_seconds": "3600", "grace_days": "1",
+}  # fmt: skip
+
+
+def test_the_preview_tells_when_each_backup_would_go(root: Client, schedule: Schedule, storage: StorageConfig) -> None:
+    policy = make_policy(keep_last=2, min_redundancy=1)
+    Schedule.objects.filter(pk=schedule.pk).update(policy=policy, tz="UTC")
+    # At an hour at which a run of tomorrow is still to come, whatever the time of the test.
+    for day in (3, 2, 1):
+        taken_at = timezone.now() - timedelta(days=day)
+        make_backup(schedule.cluster, storage, taken_at, policy=policy, schedule_id=schedule.pk)
+    held = Backup.objects.order_by("started_at")[0]
+    Hold.objects.create(backup=held, reason="audit", created_at=timezone.now())
+
+    page = root.get(reverse("admin:backups_retentionpolicy_preview", args=[policy.pk]))
+
+    (shown,) = page.context["sets"]
+    assert shown.forecast.is_whole
+    html = page.content.decode()
+    assert "guarded: hold" in html
+    assert f"<td>{shown.rows[0][2]}</td>" in html and shown.rows[0][2].startswith("20")
+    assert "it then holds 3 backups" in html, "two by the rule, one held"
+
+
+def test_an_edited_policy_is_compared_with_the_one_that_there_is_before_it_is_saved(
+    root: Client, cluster: Cluster, storage: StorageConfig
+) -> None:
+    policy = make_policy("p", keep_last=2)
+    rows = [make_backup(cluster, storage, timezone.now() - timedelta(days=n), policy=policy) for n in (4, 3, 2, 1)]
+    change = reverse("admin:backups_retentionpolicy_change", args=[policy.pk])
+    address = reverse("admin:backups_retentionpolicy_try", args=[policy.pk])
+    assert f'formaction="{address}"' in root.get(change).content.decode()
+
+    fewer = root.post(address, POLICY_FIELDS | {"keep_last": "1"})
+    more = root.post(address, POLICY_FIELDS | {"keep_last": "3"}).content.decode()
+    same = root.post(address, POLICY_FIELDS).content.decode()
+    wrong = root.post(address, POLICY_FIELDS | {"keep_last": "0", "name": "renamed"})
+
+    html = fewer.content.decode()
+    assert "1 backup more would go, 0 would stay that go now." in html
+    assert [one.row.id for one in fewer.context["change"].would_go] == [str(rows[2].pk)]
+    assert "0 backups more would go, 1 would stay that go now." in more
+    assert "Nothing would change" in same
+    assert "at least one rule" in wrong.content.decode()
+    assert root.get(address).status_code == 405
+    policy.refresh_from_db()
+    assert (policy.name, policy.keep_last, policy.version) == ("p", 2, 1)
+    assert not RetentionRun.objects.exists()
+    saved = root.post(change, dict(fewer.context["hidden"]) | {"_save": ""})
+    assert saved.status_code == 302
+    policy.refresh_from_db()
+    assert (policy.keep_last, policy.version) == (1, 2)
+
+
+def test_letting_go_is_a_right_of_its_own(cluster: Cluster, storage: StorageConfig) -> None:
+    policy = make_policy("p", keep_last=1, confirmed_version=0)
+    for day in (3, 2, 1):
+        make_backup(cluster, storage, timezone.now() - timedelta(days=day), policy=policy)
+    preview = reverse("admin:backups_retentionpolicy_preview", args=[policy.pk])
+    tried = reverse("admin:backups_retentionpolicy_try", args=[policy.pk])
+
+    def with_right(name: str) -> Client:
+        user = User.objects.create(username=name, is_staff=True)
+        rights = ["view_retentionpolicy", "view_retentionrun", name]
+        user.user_permissions.set(Permission.objects.filter(codename__in=rights))
+        client = Client()
+        client.force_login(user)
+        return client
+
+    editor, confirmer = with_right("change_retentionpolicy"), with_right("confirm_retention")
+    page = editor.get(preview)
+    digest = {"digest": page.context["plan"].digest}
+    assert "Let these" not in page.content.decode() and "takes the right" in page.content.decode()
+    assert editor.post(preview, digest).status_code == 403
+    assert client_of("operator").post(preview, digest).status_code == 403
+    assert editor.post(tried, POLICY_FIELDS).status_code == 200
+    assert confirmer.post(tried, POLICY_FIELDS).status_code == 403
+    assert not Backup.objects.filter(expired_at__isnull=False).exists()
+
+    assert "Let these 2 go" in confirmer.get(preview).content.decode()
+    assert confirmer.post(preview, digest).status_code == 302
+    assert Backup.objects.filter(expired_at__isnull=False).count() == 2
+    undo = reverse("admin:schedules_retentionrun_undo", args=[RetentionRun.objects.get().pk])
+    assert editor.post(undo).status_code == 403
+    assert confirmer.post(undo).status_code == 302
+    assert not Backup.objects.filter(expired_at__isnull=False).exists()
+    assert client_of("administrator").post(preview, {"digest": "x"}).status_code == 409
+
+
+def test_the_preview_asks_as_often_for_many_backups_as_for_few(
+    root: Client, schedule: Schedule, storage: StorageConfig
+) -> None:
+    policy = make_policy(keep_last=2)
+    Schedule.objects.filter(pk=schedule.pk).update(policy=policy)
+    address = reverse("admin:backups_retentionpolicy_preview", args=[policy.pk])
+
+    def queries() -> int:
+        with CaptureQueriesContext(connection) as asked:
+            assert root.get(address).status_code == 200
+        return len(asked)
+
+    def add(first: int, last: int) -> None:
+        for n in range(first, last):
+            taken_at = timezone.now() - timedelta(days=n)
+            make_backup(schedule.cluster, storage, taken_at, policy=policy, schedule_id=schedule.pk)
+
+    add(1, 4)
+    queries()  # what is asked once only
+    few = queries()
+    add(4, 24)
+    assert queries() == few
 
 
 def test_a_backup_is_held_from_its_page_and_released(root: Client, cluster: Cluster, storage: StorageConfig) -> None:

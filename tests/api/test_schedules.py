@@ -183,6 +183,35 @@ class TestPolicies:
         assert "nothing to take back" in error_of(api.post(f"{V1}/retention/{run['id']}/undo"))
         assert result_of(api.get(f"{V1}/retention?policy=p&status=undone"))["total"] == 1
 
+    def test_a_preview_tells_when_each_goes_and_what_other_rules_would_change(
+        self, api: APIClient, policy: dict[str, Any], down: Cluster, storage: StorageConfig
+    ) -> None:
+        where = f"{V1}/policies/{policy['id']}/preview"
+        row = RetentionPolicy.objects.get()
+        made = result_of(api.post(f"{V1}/schedules", body(policy="p", cron="30 2 * * *"), format="json"))
+        Backup.objects.update(schedule_id=made["id"])
+        day = (timezone.now() + timedelta(days=1)).date()
+
+        (shown,) = result_of(api.post(where, {}, format="json"))["sets"]
+        plain = result_of(api.post(where, {"forecast": False}, format="json"))
+        fewer = result_of(api.post(where, {"keep_last": 1}, format="json"))["changes"]
+        more = result_of(api.post(where, {"keep_last": 4}, format="json"))["changes"]
+
+        newest, second, third = shown["backups"][:3]
+        near = {str(day + timedelta(days=n)) for n in (-1, 0, 1)}
+        assert second["expires_on"] in near and second["outlook"] == second["expires_on"]
+        assert newest["expires_on"] > second["expires_on"]
+        assert (third["keep"], third["outlook"]) == (False, third["expires_on"])
+        assert (shown["forecast"]["is_whole"], shown["forecast"]["count_then"]) == (True, 2)
+        assert plain["sets"][0]["forecast"] is None
+        assert {verdict["outlook"] for verdict in plain["sets"][0]["backups"]} == {""}
+        assert plain["changes"] == {"would_go": [], "would_stay": [], "bytes_more": 0}
+        assert [one["backup_id"] for one in fewer["would_go"]] == [second["backup_id"]]
+        assert (fewer["would_stay"], fewer["bytes_more"]) == ([], 40)
+        assert len(more["would_stay"]) == 2 and more["would_go"] == []
+        row.refresh_from_db()
+        assert (row.keep_last, row.version) == (2, 1)
+
     def test_a_policy_without_a_rule_is_refused(self, api: APIClient) -> None:
         assert "keep_last" in error_of(api.post(f"{V1}/policies", {"name": "x"}, format="json"))
         assert "keep_within" in error_of(

@@ -73,7 +73,8 @@ def facts_of(backups: list[dict[str, Any]]) -> list[BackupFacts]:
     return [
         BackupFacts(
             id=b["id"], taken_at=b["taken_at"], size_bytes=b["size"], suspect=b["suspect"],
-            replaced_at=b["replaced_at"], evidence=b["evidence"], held=b["held"], locked_until=b["locked_until"], in_use=b["in_use"], parent=b["parent"],
+            replaced_at=b["replaced_at"], evidence=b["evidence"], held=b["held"], locked_until=b["locked_until"],
+            in_use=b["in_use"], parent=b["parent"],
         )
         for b in backups
     ]  # fmt: skip

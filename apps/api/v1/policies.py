@@ -14,6 +14,7 @@ from apps.api.permissions import caller
 from apps.api.schema import operation
 from apps.api.v1.lookup import find_backup
 from apps.api.v1.paging import PageQuery, PageSerializer, read_page
+from apps.api.v1.policy_plans import PolicyPlanSerializer
 from apps.api.views import ApiView
 from apps.backups.models import Hold
 from apps.backups.policies import RetentionPolicy
@@ -23,7 +24,8 @@ from apps.core.permissions import Scope
 from apps.schedules.models import RetentionRun, RetentionStatus, RetentionTrigger
 from apps.schedules.retention import policies
 from apps.schedules.retention.apply import confirm_plan, undo_run
-from apps.schedules.retention.plan import SetPlan, plan_policy
+from apps.schedules.retention.outlook import forecast_plan
+from apps.schedules.retention.plan import plan_change
 
 TAG = "retention"
 
@@ -108,74 +110,12 @@ class PolicyPageSerializer(PageSerializer):
     items = PolicySerializer(many=True)
 
 
-class VerdictSerializer(serializers.Serializer[Any]):
-    """A backup, whether it stays, and every reason."""
+class PolicyPreviewSerializer(PolicyRulesSerializer):
+    """Rules to try; what is left out is as it is."""
 
-    backup_id = serializers.CharField()
-    snapshot_name = serializers.CharField()
-    taken_at = TimeField()
-    size_bytes = serializers.IntegerField()
-    keep = serializers.BooleanField()
-    reasons = serializers.ListField(child=serializers.CharField())
-
-
-class SetPlanSerializer(serializers.Serializer[Any]):
-    """What becomes of the backups of one collection in one storage."""
-
-    cluster = serializers.CharField()
-    collection_name = serializers.CharField()
-    shard_id = serializers.IntegerField(allow_null=True)
-    storage = serializers.CharField()
-    is_scheduled = serializers.BooleanField(help_text="Made by schedules; others are counted apart")
-    digest = serializers.CharField()
-    kept = serializers.IntegerField()
-    expired = serializers.IntegerField()
-    bytes_expired = serializers.IntegerField()
-    over_cap_bytes = serializers.IntegerField(help_text="What the size cap cannot be met by; 0 when it is")
-    frozen = serializers.CharField(allow_blank=True, help_text="Why nothing goes; empty when there is no such reason")
-    brake = serializers.CharField(allow_blank=True, help_text="Why it waits for a confirmation")
-    backups = VerdictSerializer(many=True)
-
-    def to_representation(self, plan: SetPlan) -> dict[str, Any]:
-        group = plan.key.group
-        verdicts = [
-            VerdictSerializer(
-                {
-                    "backup_id": row.id,
-                    "snapshot_name": row.snapshot_name,
-                    "taken_at": row.taken_at,
-                    "size_bytes": row.size_bytes,
-                    "keep": verdict.keep,
-                    "reasons": [str(reason) for reason in verdict.reasons],
-                }
-            ).data
-            for row, verdict in plan.listed()
-        ]
-        return {
-            "cluster": group.cluster_name,
-            "collection_name": group.collection_name,
-            "shard_id": group.shard_id,
-            "storage": plan.key.storage_name,
-            "is_scheduled": plan.key.is_scheduled,
-            "digest": plan.digest,
-            "kept": len(verdicts) - len(plan.expire),
-            "expired": len(plan.expire),
-            "bytes_expired": plan.bytes_expired,
-            "over_cap_bytes": plan.decision.over_cap_bytes,
-            "frozen": plan.frozen,
-            "brake": plan.brake(),
-            "backups": verdicts,
-        }
-
-
-class PolicyPlanSerializer(serializers.Serializer[Any]):
-    """What a policy would let go now. Confirming its digest lets go exactly that."""
-
-    digest = serializers.CharField()
-    kept = serializers.IntegerField(source="kept_count")
-    expired = serializers.IntegerField(source="expire_count")
-    bytes_expired = serializers.IntegerField()
-    sets = SetPlanSerializer(many=True)
+    forecast = serializers.BooleanField(
+        required=False, default=True, help_text="Work out when each backup would go if runs go on as planned"
+    )
 
 
 class ConfirmSerializer(serializers.Serializer[Any]):
@@ -290,13 +230,17 @@ class PolicyPreviewView(_OnePolicy):
     scopes = {"POST": Scope.READ}
 
     @operation(
-        "previewPolicy", "What it would let go now, as it is or with other rules. Saves nothing", tag=TAG,
-        body=PolicyRulesSerializer, answer=PolicyPlanSerializer,
+        "previewPolicy", "What it would let go now and in time, as it is or with other rules. Saves nothing", tag=TAG,
+        body=PolicyPreviewSerializer, answer=PolicyPlanSerializer,
     )  # fmt: skip
     def post(self, request: Request, id: str) -> Response:  # noqa: A002
-        policy = self.policy()
-        draft = policies.draft_policy(data=self.body(PolicyRulesSerializer), policy=policy)
-        return Response(PolicyPlanSerializer(plan_policy(policy, now=timezone.now(), rules=draft.rules)).data)
+        policy, data, now = self.policy(), self.body(PolicyPreviewSerializer), timezone.now()
+        wants_forecast = data.pop("forecast")
+        draft = policies.draft_policy(data=data, policy=policy)
+        change = plan_change(policy, rules=draft.rules, now=now)
+        forecasts = forecast_plan(change.after, now=now) if wants_forecast else {}
+        context = {"forecasts": forecasts, "change": change}
+        return Response(PolicyPlanSerializer(change.after, context=context).data)
 
 
 class PolicyApplyView(_OnePolicy):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from django import forms
@@ -13,6 +14,8 @@ from django.utils import timezone
 from django.utils.safestring import SafeString
 
 from apps.backups.policies import RetentionPolicy
+from apps.backups.retention.forecast import Forecast
+from apps.backups.retention.rules import Verdict
 from apps.core.admin_cells import OK, WARN, state_cell, time_cell
 from apps.core.admin_kit import ConsoleAdmin, FactAdmin, demand, person
 from apps.core.errors import BackupmgrError
@@ -20,12 +23,39 @@ from apps.core.text import format_size, plural
 from apps.schedules.admin.cells import retention_state
 from apps.schedules.models import RetentionRun, RetentionStatus
 from apps.schedules.retention.apply import confirm_plan, undo_run
-from apps.schedules.retention.plan import plan_policy
-from apps.schedules.retention.policies import FIELDS, create_policy, delete_policy, update_policy
+from apps.schedules.retention.facts import Row
+from apps.schedules.retention.outlook import fate_words, forecast_plan
+from apps.schedules.retention.plan import SetPlan, plan_change, plan_policy
+from apps.schedules.retention.policies import (
+    FIELDS,
+    PolicyInvalid,
+    create_policy,
+    delete_policy,
+    draft_policy,
+    update_policy,
+)
 
 CHANGE = "backups.change_retentionpolicy"
+#: Letting go what a preview shows, and taking it back: a right of its own, beside that to edit policies.
+CONFIRM = "backups.confirm_retention"
 #: Rows of one set that a page shows.
 SHOWN = 400
+
+
+@dataclass(frozen=True)
+class ShownSet:
+    """A set on the preview page."""
+
+    plan: SetPlan
+    #: (backup, verdict, when it would go in words)
+    rows: list[tuple[Row, Verdict, str]]
+    forecast: Forecast | None
+
+    @classmethod
+    def of(cls, plan: SetPlan, forecast: Forecast | None) -> ShownSet:
+        listed = plan.listed()[:SHOWN]
+        rows = [(row, verdict, fate_words(forecast, row.id) if verdict.keep else "") for row, verdict in listed]
+        return cls(plan, rows, forecast)
 
 
 class PolicyForm(forms.ModelForm):
@@ -73,6 +103,7 @@ class RetentionPolicyAdmin(ConsoleAdmin):
     def own_urls(self) -> list[tuple[str, str, Callable[..., HttpResponse]]]:
         return [
             ("<uuid:object_id>/preview/", "backups_retentionpolicy_preview", self.preview_view),
+            ("<uuid:object_id>/try/", "backups_retentionpolicy_try", self.try_view),
             ("<uuid:object_id>/remove/", "backups_retentionpolicy_remove", self.remove_view),
         ]
 
@@ -113,7 +144,7 @@ class RetentionPolicyAdmin(ConsoleAdmin):
             return self.gone(request)
         now, error = timezone.now(), ""
         if request.method == "POST":
-            demand(request, CHANGE)
+            demand(request, CONFIRM)
             try:
                 runs = confirm_plan(policy=policy, digest=request.POST.get("digest", ""), now=now, user=person(request))
             except BackupmgrError as refused:
@@ -130,7 +161,7 @@ class RetentionPolicyAdmin(ConsoleAdmin):
         except ValueError as broken:
             messages.error(request, f"The policy cannot be read: {broken}")
             return HttpResponseRedirect(self.object_url(policy))
-        sets = [(one, one.listed()[:SHOWN], format_size(one.bytes_expired), one.brake()) for one in plan.sets]
+        forecasts = forecast_plan(plan, now=now)
         return self.page(
             request,
             "admin/schedules/policy_preview.html",
@@ -139,12 +170,48 @@ class RetentionPolicyAdmin(ConsoleAdmin):
             policy=policy,
             sentence=policy.rules.sentence,
             plan=plan,
-            freed=format_size(plan.bytes_expired),
-            sets=sets,
+            sets=[ShownSet.of(one, forecasts.get(one.key)) for one in plan.sets],
             error=error,
-            may_confirm=request.user.has_perm(CHANGE),
+            may_confirm=request.user.has_perm(CONFIRM),
             back=self.object_url(policy),
             status=409 if error else 200,
+        )
+
+    def try_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """What the form's fields would change, beside what the policy does as it is. A POST, and nothing is saved."""
+        demand(request, CHANGE)
+        policy = self.find(request, str(object_id))
+        if policy is None:
+            return self.gone(request)
+        if request.method != "POST":
+            return HttpResponseNotAllowed(["POST"])
+        form = self.get_form(request, policy, change=True)(request.POST, instance=self.find(request, str(object_id)))
+        if not form.is_valid():
+            return self.change_view(request, str(object_id))  # tells what is wrong, and saves nothing of it
+        now = timezone.now()
+        try:
+            draft = draft_policy(data={name: form.cleaned_data[name] for name in FIELDS}, policy=policy)
+            change = plan_change(policy, rules=draft.rules, now=now)
+        except (PolicyInvalid, ValueError) as broken:
+            messages.error(request, f"The policy cannot be read: {broken}")
+            return HttpResponseRedirect(self.object_url(policy))
+        forecasts = forecast_plan(change.after, now=now)
+        return self.page(
+            request,
+            "admin/schedules/policy_change.html",
+            title=f"What would change with {policy.name}",
+            crumbs=[*self.crumbs(), (policy.name, self.object_url(policy))],
+            policy=policy,
+            before=policy.rules.sentence,
+            after=draft.rules.sentence,
+            change=change,
+            tables=[
+                ("Would go, and stay by the policy as it is", change.would_go[:SHOWN]),
+                ("Would stay, and go by the policy as it is", change.would_stay[:SHOWN]),
+            ],
+            sets=[ShownSet.of(one, forecasts.get(one.key)) for one in change.after.sets],
+            hidden=[(name, value) for name in FIELDS for value in request.POST.getlist(name)],
+            back=self.object_url(policy),
         )
 
     def remove_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
@@ -218,13 +285,13 @@ class RetentionRunAdmin(FactAdmin):
             run=obj,
             state=retention_state(obj),
             freed=format_size(obj.counts.get("bytes_expired", 0)),
-            may_change=request.user.has_perm(CHANGE),
+            may_change=request.user.has_perm(CONFIRM),
             can_undo=obj.status == RetentionStatus.APPLIED and obj.plan,
             waits=obj.status == RetentionStatus.WAITING,
         )
 
     def undo_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
-        demand(request, CHANGE)
+        demand(request, CONFIRM)
         run = self.find(request, str(object_id))
         if run is None:
             return self.gone(request)

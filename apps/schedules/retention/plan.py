@@ -9,7 +9,7 @@ from datetime import datetime
 
 from apps.backups.policies import RetentionPolicy
 from apps.backups.retention.evaluate import evaluate
-from apps.backups.retention.rules import Decision, Rules, Verdict
+from apps.backups.retention.rules import BackupFacts, Decision, Rules, Verdict
 from apps.core.errors import Conflict
 from apps.schedules.retention.facts import Facts, Row, SetKey, gather, groups_of
 
@@ -26,6 +26,9 @@ class SetPlan:
     rows: dict[str, Row]
     frozen: str
     digest: str
+    #: What the decision follows from: the set, and what else there is of the collection.
+    facts: tuple[BackupFacts, ...]
+    elsewhere: tuple[BackupFacts, ...]
 
     @property
     def expire(self) -> tuple[str, ...]:
@@ -55,6 +58,8 @@ class PolicyPlan:
     policy: RetentionPolicy
     sets: tuple[SetPlan, ...]
     digest: str
+    #: Those that were asked: the policy's own, or those of a draft.
+    rules: Rules
 
     @property
     def kept_count(self) -> int:
@@ -78,16 +83,79 @@ def plan_policy(policy: RetentionPolicy, *, now: datetime, rules: Rules | None =
 
     Raises: PolicyUnreadable when the stored rules cannot be read.
     """
-    if rules is None:
-        try:
-            rules = policy.rules
-        except ValueError as error:
-            raise PolicyUnreadable(f"The policy {policy.name!r} cannot be read, correct it: {error}") from error
-    sets = [
-        plan for group in groups_of(policy) for plan in plan_group(policy, gather(group, now=now), now=now, rules=rules)
-    ]
-    digest = _sha256([plan.digest for plan in sets])
-    return PolicyPlan(policy, tuple(sets), digest)
+    asked = rules or _rules_of(policy)
+    sets = tuple(
+        plan for group in groups_of(policy) for plan in plan_group(policy, gather(group, now=now), now=now, rules=asked)
+    )
+    return _whole(policy, sets, asked)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A backup of which the rules as they are and as they would be think differently."""
+
+    set: SetPlan
+    row: Row
+    #: What the rules as they would be say: with `keep` the rules as they are would let it go.
+    verdict: Verdict
+
+
+@dataclass(frozen=True)
+class PolicyChange:
+    """What other rules would change for the backups that are there."""
+
+    before: PolicyPlan
+    after: PolicyPlan
+
+    @property
+    def would_go(self) -> list[Difference]:
+        """Backups that the policy keeps as it is, and would let go."""
+        return [difference for difference in self._all() if not difference.verdict.keep]
+
+    @property
+    def would_stay(self) -> list[Difference]:
+        """Backups that the policy lets go as it is, and would keep."""
+        return [difference for difference in self._all() if difference.verdict.keep]
+
+    @property
+    def bytes_more(self) -> int:
+        """How much more it would let go; negative when less."""
+        return self.after.bytes_expired - self.before.bytes_expired
+
+    def _all(self) -> list[Difference]:
+        said = {key: verdict.keep for one in self.before.sets for key, verdict in one.decision.verdicts.items()}
+        return [
+            Difference(one, row, verdict)
+            for one in self.after.sets
+            for row, verdict in one.listed()
+            if said[verdict.id] != verdict.keep
+        ]
+
+
+def plan_change(policy: RetentionPolicy, *, rules: Rules, now: datetime) -> PolicyChange:
+    """Work out what the policy would let go with other rules, beside what it lets go as it is. Nothing is changed.
+
+    Raises: PolicyUnreadable when the stored rules cannot be read.
+    """
+    stored = _rules_of(policy)
+    before: list[SetPlan] = []
+    after: list[SetPlan] = []
+    for group in groups_of(policy):
+        facts = gather(group, now=now)
+        before += plan_group(policy, facts, now=now, rules=stored)
+        after += plan_group(policy, facts, now=now, rules=rules)
+    return PolicyChange(_whole(policy, tuple(before), stored), _whole(policy, tuple(after), rules))
+
+
+def _rules_of(policy: RetentionPolicy) -> Rules:
+    try:
+        return policy.rules
+    except ValueError as error:
+        raise PolicyUnreadable(f"The policy {policy.name!r} cannot be read, correct it: {error}") from error
+
+
+def _whole(policy: RetentionPolicy, sets: tuple[SetPlan, ...], rules: Rules) -> PolicyPlan:
+    return PolicyPlan(policy, sets, _sha256([plan.digest for plan in sets]), rules)
 
 
 def plan_group(policy: RetentionPolicy, facts: Facts, *, now: datetime, rules: Rules | None = None) -> list[SetPlan]:
@@ -111,7 +179,7 @@ def _plan_set(policy: RetentionPolicy, key: SetKey, facts: Facts, now: datetime,
             "expire": [[item, sorted(decision.verdicts[item].codes)] for item in decision.expire],
         }
     )
-    return SetPlan(key, decision, rows, facts.frozen, digest)
+    return SetPlan(key, decision, rows, facts.frozen, digest, tuple(facts.sets[key]), tuple(facts.elsewhere(key)))
 
 
 def _order(key: SetKey) -> tuple[str, str, int, str, bool]:
