@@ -10,7 +10,6 @@ import statistics
 import sys
 import tempfile
 import time
-import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -18,15 +17,18 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-SCHEDULES = int(os.environ.get("PROVE_SCHEDULES", "20000"))
-RUNS = int(os.environ.get("PROVE_RUNS", "1000000"))
+sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
+
+from prove_world import COLLECTIONS, RUNS, SCHEDULES, make_history, make_schedules  # noqa: E402
+
 #: What acceptance asks for: ms of an idle tick, seconds until all due ones have fired, ms and queries of a page.
-IDLE_MS, DRAIN_SECONDS, PAGE_MS, PAGE_QUERIES = 10, 30, 300, 30
+IDLE_MS, DRAIN_SECONDS, PAGE_MS, PAGE_QUERIES, METRICS_SECONDS, METRICS_QUERIES = 10, 30, 300, 30, 2, 12
+#: What we want besides: ticks while much is under way, and rounds of the watchdog, which come every 15 seconds.
+BUSY_MS, CLAIM_MS, FIRST_DEADLINES_SECONDS, DEADLINES_SECONDS, ROUND_SECONDS = 500, 20, 30, 2, 7.5
 REPEATS = 20
 
 
 def main() -> int:
-    sys.path.insert(0, str(ROOT))
     with tempfile.TemporaryDirectory(prefix="prove-load-") as folder:
         os.environ |= {"BACKUPMGR_DATA_DIR": folder, "DJANGO_SETTINGS_MODULE": "backupmgr.settings"}
         os.environ.pop("DATABASE_URL", None)
@@ -47,61 +49,118 @@ Row = tuple[str, float, float, str, bool]
 
 
 def measure() -> list[Row]:
-    from django.contrib.auth.models import User
-    from django.db import connection
-    from django.test import Client
-    from django.test.utils import CaptureQueriesContext
-    from django.urls import reverse
-
-    from apps.clusters.models import Cluster
-    from apps.schedules.models import Schedule, ScheduleRun
-    from apps.schedules.tick import tick
-
     now = datetime.now(UTC).replace(microsecond=0)
     make_schedules(now)
     rows: list[Row] = []
 
     def add(name: str, measured: float, wanted: float, unit: str) -> None:
         rows.append((name, measured, wanted, unit, measured <= wanted))
+        print(f"  {name}: {measured:,.1f} {unit}", flush=True)
+
+    measure_ticks(add, now)
+    began = time.monotonic()
+    busiest = make_history(now)
+    print(f"  the world took {time.monotonic() - began:.0f} s", flush=True)
+    measure_alerts(add)
+    measure_pages(add, busiest)
+    return rows
+
+
+Add = Callable[[str, float, float, str], None]
+
+
+def measure_ticks(add: Add, now: datetime) -> None:
+    from apps.schedules.fire import fire_due
+    from apps.schedules.models import Schedule, ScheduleRun
+    from apps.schedules.tick import tick
 
     tick(now=now)  # the first one of a process also looks at the time zone rules
-    with CaptureQueriesContext(
-        connection,
-    ) as seen:
+    with counting() as seen:
         tick(now=now + timedelta(seconds=10))
     idle = seconds_of(lambda n: tick(now=now + timedelta(seconds=20 + n)))
     add(f"idle tick, {SCHEDULES:,} schedules", statistics.median(idle) * 1000, IDLE_MS, "ms")
     add("  its queries", len(seen), 3, "queries")
-
     due_at = now + timedelta(hours=2)
     began = time.monotonic()
-    from apps.schedules.fire import fire_due
-
     while Schedule.objects.due(due_at).exists():
         fire_due(now=due_at)
     add("all due at once, fired", time.monotonic() - began, DRAIN_SECONDS, "s")
     ran = ScheduleRun.objects.filter(missed_count=0).values("schedule").distinct().count()
     add("  schedules without a run", SCHEDULES - ran, 0, "")
+    busy = seconds_of(lambda n: tick(now=now + timedelta(hours=2, seconds=n)), times=3)
+    add(f"tick with {SCHEDULES:,} open runs", statistics.median(busy) * 1000, BUSY_MS, "ms")
+    from apps.schedules.expand import claim_run
 
-    busiest = make_runs(now)
-    Cluster.objects.first()
+    claims = seconds_of(lambda n: claim_run(now=due_at + timedelta(seconds=n)))
+    add("  taking one of them up", statistics.median(claims) * 1000, CLAIM_MS, "ms")
+
+
+def measure_alerts(add: Add) -> None:
+    """The round of the watchdog, which every worker may make each 15 seconds."""
+    from django.utils import timezone
+
+    from apps.alerts.models import Target
+    from apps.alerts.targets import refresh_targets
+    from apps.alerts.watch import look_and_tell
+
+    first = seconds_of(lambda n: refresh_targets(now=timezone.now()), times=1)
+    add(f"{Target.objects.count():,} deadlines, first time", first[0], FIRST_DEADLINES_SECONDS, "s")
+    with counting() as seen:
+        again = seconds_of(lambda n: refresh_targets(now=timezone.now()), times=3)
+    add("  again", statistics.median(again), DEADLINES_SECONDS, "s")
+    add("  its queries", len(seen) / 3, PAGE_QUERIES, "queries")
+    look_and_tell(now=timezone.now())
+    rounds = seconds_of(lambda n: look_and_tell(now=timezone.now() + timedelta(minutes=1 + n)), times=3)
+    add("a whole round of the watchdog", statistics.median(rounds), ROUND_SECONDS, "s")
+
+
+def measure_pages(add: Add, busiest: Any) -> None:
+    from django.conf import settings
+    from django.contrib.auth.models import User
+    from django.test import Client
+    from django.urls import reverse
+
+    from apps.protection.facts import forget_verdict
+
     client = Client(HTTP_HOST="localhost")
     client.force_login(User.objects.create_superuser("prove"))
+    runs = reverse("admin:schedules_schedulerun_changelist")
     pages = {
         "list of schedules": reverse("admin:schedules_schedule_changelist"),
         "schedule with calendar": reverse("admin:schedules_schedule_change", args=[busiest.pk]),
-        "list of runs": reverse("admin:schedules_schedulerun_changelist"),
+        "month of all schedules": reverse("admin:schedules_month"),
+        "list of runs": runs,
+        "  page 400": f"{runs}?p=400",
+        "  one state": f"{runs}?state=missed",
+        "  one schedule": f"{runs}?schedule__id__exact={busiest.pk}",
+        "coverage": reverse("admin:protection_coverage"),
         "overview": reverse("admin:index"),
+        "list of incidents": reverse("admin:alerts_incident_changelist"),
+        "list of deliveries": reverse("admin:alerts_delivery_changelist"),
+        "API: runs": "/api/v1/runs",
+        "API: schedules": "/api/v1/schedules",
     }
-    for name, address in pages.items():
-        with counting() as counted:
-            status = client.get(address).status_code
+    print(f"{RUNS:,} runs, {SCHEDULES:,} schedules, {COLLECTIONS:,} collections; p95 of {REPEATS}", flush=True)
+
+    def get(address: str) -> None:
+        forget_verdict()
+        status = client.get(address).status_code
         if status != 200:
-            raise SystemExit(f"{name}: {address} answered with {status}")
-        took = seconds_of(lambda n, address=address: client.get(address))  # type: ignore[misc]
-        add(f"{name}, p95, {RUNS:,} runs", sorted(took)[int(len(took) * 0.95) - 1] * 1000, PAGE_MS, "ms")
-        add("  its queries", len(counted), PAGE_QUERIES, "queries")
-    return rows
+            raise SystemExit(f"{address} answered with {status}")
+
+    for name, address in pages.items():
+        with counting() as seen:
+            get(address)
+        took = seconds_of(lambda n, address=address: get(address))  # type: ignore[misc]
+        add(name, sorted(took)[int(len(took) * 0.95) - 1] * 1000, PAGE_MS, "ms")
+        add("  its queries", len(seen), PAGE_QUERIES, "queries")
+    for most in (settings.BACKUPMGR_METRICS_MAX_TARGETS, 10**6):
+        settings.BACKUPMGR_METRICS_MAX_TARGETS = most
+        with counting() as seen:
+            get("/metrics")
+        took = seconds_of(lambda n: get("/metrics"), times=5)
+        add(f"/metrics, single targets up to {most:,}", max(took), METRICS_SECONDS, "s")
+        add("  its queries", len(seen), METRICS_QUERIES, "queries")
 
 
 @contextmanager
@@ -119,66 +178,13 @@ def counting() -> Iterator[list[str]]:
         yield seen
 
 
-def seconds_of(work: Callable[[int], object]) -> list[float]:
+def seconds_of(work: Callable[[int], object], times: int = REPEATS) -> list[float]:
     took = []
-    for n in range(REPEATS):
+    for n in range(times):
         began = time.perf_counter()
         work(n)
         took.append(time.perf_counter() - began)
     return took
-
-
-def make_schedules(now: datetime) -> None:
-    from apps.clusters.models import Cluster
-    from apps.schedules.models import Schedule
-    from apps.storage.models import StorageConfig
-
-    StorageConfig.objects.create(name="folder", type="local", path="/nowhere")
-    cluster = Cluster.objects.create(name="main", url="http://127.0.0.1:9")
-    at = now.replace(minute=0, second=0) + timedelta(hours=1)
-    Schedule.objects.bulk_create(
-        (
-            Schedule(
-                id=uuid.uuid4(), name=f"schedule {n}", cluster=cluster, kind="cron", cron="0 * * * *",
-                cron_resolved="0 * * * *", enabled_at=now, next_fire_at=at, next_run_at=at,
-            )
-            for n in range(SCHEDULES)
-        ),
-        batch_size=2000,
-    )  # fmt: skip
-
-
-def make_runs(now: datetime) -> Any:
-    """Multiply the runs that there are into the past until there are enough; return a schedule that has many."""
-    from django.db import connection
-
-    from apps.schedules.models import RunStatus, Schedule, ScheduleRun
-
-    ScheduleRun.objects.update(status=RunStatus.OK, completed_at=now, missed_count=0, missed_from=None)
-    table = ScheduleRun._meta.db_table
-    names = [column.column for column in ScheduleRun._meta.concrete_fields]
-    taken = {
-        "id": "lower(hex(randomblob(16)))",
-        "slot": "strftime('%Y-%m-%d %H:%M:%S', r.slot, '-' || n || ' hours')",
-        "created_at": "strftime('%Y-%m-%d %H:%M:%S', r.created_at, '-' || n || ' hours')",
-    }
-    columns = ", ".join(f'"{name}"' for name in names)
-    values = ", ".join(taken.get(str(name), f'r."{name}"') for name in names)
-    there = Schedule.objects.count()
-    # Half of them spread over all schedules, half of them those of a thousand: hourly runs of many weeks.
-    each, thousand = max(1, RUNS // 2 // max(there, 1)), max(1, RUNS // 2 // 1000)
-    with connection.cursor() as cursor:
-        cursor.execute(f"CREATE TEMP TABLE seed AS SELECT * FROM {table} GROUP BY schedule_id HAVING slot = min(slot)")
-        for limit, count, offset in ((there, each, 0), (1000, thousand, each)):
-            cursor.execute(
-                f"WITH RECURSIVE c(n) AS "
-                f"(SELECT {offset + 1} UNION ALL SELECT n + 1 FROM c WHERE n < {offset + count}) "
-                f"INSERT INTO {table} ({columns}) SELECT {values} FROM c, (SELECT * FROM seed LIMIT {limit}) AS r"
-            )
-        cursor.execute("ANALYZE")
-    first = ScheduleRun.objects.order_by("schedule_id").values_list("schedule_id", flat=True)[0]
-    print(f"{ScheduleRun.objects.count():,} runs of {there:,} schedules")
-    return Schedule.objects.get(pk=first)
 
 
 if __name__ == "__main__":

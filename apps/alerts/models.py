@@ -135,6 +135,8 @@ class Target(models.Model):
     #: Null when no backup is to come.
     deadline_at = models.DateTimeField(null=True, blank=True)
     first_seen_at = models.DateTimeField()
+    #: A digest of what the two times were worked out from: as long as it stays the same, so do they.
+    basis = models.CharField(max_length=32, blank=True, default="")
 
     #: Whether the row differs from what is stored; set while deadlines are worked out.
     is_changed = False
@@ -257,6 +259,8 @@ class AlertClock(models.Model):
     #: Until then another worker holds the round.
     held_until = models.DateTimeField()
     looked_at = models.DateTimeField(null=True, blank=True)
+    #: Up to when ended backups have been taken into the targets; null: read all of them.
+    targets_at = models.DateTimeField(null=True, blank=True)
 
     class Meta:
         constraints = [models.CheckConstraint(condition=Q(id=1), name="one_alert_clock")]

@@ -43,6 +43,8 @@ _BAD_RUNS = {
     RunStatus.EXPIRED: Severity.CRITICAL,
     RunStatus.MISSED: Severity.WARNING,
 }
+#: Runs of which something may have to be told: those that are fine are not even read.
+_TOLD = (*_BAD_RUNS, RunStatus.PARTIAL, RunStatus.SKIPPED_OVERLAP)
 #: Items that are as they should be, or will be.
 _FINE = (ItemStatus.OK, ItemStatus.FRESH_ENOUGH, ItemStatus.QUEUED)
 _FAILED = (ItemStatus.FAILED, ItemStatus.EXPIRED)
@@ -57,9 +59,14 @@ def schedule_findings(verdict: Verdict, now: datetime) -> Iterator[Finding]:
     schedules = list(
         Schedule.objects.filter(deleted_at=None)
         .select_related("cluster")
+        .only("name", "error", "paused_at", "pause_reason", "cluster__name")
         .annotate(newest=Subquery(ended.values("pk")[:1]))
     )
-    newest = ScheduleRun.objects.in_bulk([row.newest for row in schedules if row.newest])
+    newest = {
+        run.pk: run
+        for chunk in _chunks([row.newest for row in schedules if row.newest])
+        for run in ScheduleRun.objects.filter(pk__in=chunk, status__in=_TOLD)
+    }
     untold = _untold_items(
         [run for run in newest.values() if run.counts and run.status in (*_BAD_RUNS, RunStatus.PARTIAL)], verdict
     )

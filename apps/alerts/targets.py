@@ -10,18 +10,19 @@ import logging
 from collections import defaultdict
 from collections.abc import Iterator
 from datetime import datetime, timedelta
+from hashlib import blake2b
 from typing import Any, NamedTuple
 
 from django.db.models import Exists, Max, OuterRef
 from django.utils import timezone
 
-from apps.alerts.models import Target
+from apps.alerts.models import AlertClock, Target
 from apps.clusters.models import ObservedCollection
 from apps.protection.expectations import Expectation
-from apps.schedules.advance import windows_of
-from apps.schedules.models import CollectionTag, ItemStatus, RunItem, Schedule
+from apps.schedules.advance import MOST_NAMED, windows_of
+from apps.schedules.models import Clock, CollectionTag, ItemStatus, RunItem, Schedule
 from apps.schedules.preview import duration_p95
-from apps.schedules.selection import select
+from apps.schedules.selection import matching
 from apps.schedules.timing.slots import gap_after, next_due
 from apps.schedules.timing.spec import Kind, Timing, TimingInvalid
 
@@ -31,6 +32,13 @@ LEAST_GRACE = timedelta(minutes=15)
 MOST_GRACE = timedelta(hours=6)
 #: The collection has a backup of that slot.
 _THERE = (ItemStatus.OK, ItemStatus.FRESH_ENOUGH)
+#: What ended so shortly before the last look is read once more.
+_OVERLAP = timedelta(minutes=10)
+#: What a deadline follows from.
+_COLUMNS = (
+    "cluster_id", "include", "exclude", "tags", "kind", "cron_resolved", "interval_seconds", "anchor_at", "tz",
+    "jitter_seconds", "grace_seconds", "enabled_at",
+)  # fmt: skip
 #: More slots in a row than this that blackouts leave out: nothing is expected.
 MOST_SKIPPED = 1000
 
@@ -66,65 +74,113 @@ def next_deadline(timing: Timing, after: datetime, grace_seconds: int | None, p9
     return NEVER_DUE
 
 
+Key = tuple[Any, str]
+
+
 def refresh_targets(*, now: datetime) -> None:
-    """Work out all deadlines, and write those that have changed."""
-    schedules = list(Schedule.objects.filter(enabled=True, deleted_at=None, paused_at=None).exclude(kind=Kind.MANUAL))
+    """Work out the deadlines of which something has changed, and write them.
+
+    What it costs follows from how many targets there are and from what has ended since the last time, not from how
+    many runs there have ever been.
+    """
+    schedules = list(
+        Schedule.objects.filter(enabled=True, deleted_at=None, paused_at=None).exclude(kind=Kind.MANUAL).only(*_COLUMNS)
+    )
     known = {(row.schedule_id, row.collection_name): row for row in Target.objects.all()}
-    wanted = dict(_wanted(schedules, known, now))
+    meant = dict(_meant(schedules))
+    slots = _slots(meant, known, now)
+    wanted = dict(_reckon(schedules, meant, known, slots, now))
     fresh = [row for key, row in wanted.items() if key not in known]
     changed = [row for key, row in wanted.items() if key in known and row.is_changed]
     Target.objects.bulk_create(fresh, batch_size=500)
-    Target.objects.bulk_update(changed, ["last_ok_slot", "due_at", "deadline_at"], batch_size=500)
+    Target.objects.bulk_update(changed, ["last_ok_slot", "due_at", "deadline_at", "basis"], batch_size=500)
     gone = [row.pk for key, row in known.items() if key not in wanted]
     for start in range(0, len(gone), 500):
         Target.objects.filter(pk__in=gone[start : start + 500]).delete()
+    AlertClock.objects.filter(pk=1).update(targets_at=now)
 
 
-def _wanted(
-    schedules: list[Schedule], known: dict[tuple[Any, str], Target], now: datetime
-) -> Iterator[tuple[tuple[Any, str], Target]]:
-    windows = windows_of(schedules)
+def _meant(schedules: list[Schedule]) -> Iterator[tuple[Any, tuple[str, ...]]]:
+    """Which collections each schedule means, by its key; none for one that cannot be read."""
     names: dict[Any, set[str]] = defaultdict(set)
-    clusters = {schedule.cluster_id for schedule in schedules}
-    seen = ObservedCollection.objects.filter(cluster__in=clusters, gone_at=None)
-    for cluster_id, name in seen.values_list("cluster_id", "name"):
+    for cluster_id, name in ObservedCollection.objects.filter(gone_at=None).values_list("cluster_id", "name"):
         names[cluster_id].add(name)
     tags: dict[Any, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
-    for tag in CollectionTag.objects.filter(cluster__in=clusters):
+    for tag in CollectionTag.objects.all():
         tags[tag.cluster_id][tag.collection_name].append(tag.tag)
+    for schedule in schedules:
+        try:
+            yield (
+                schedule.pk,
+                matching(
+                    names[schedule.cluster_id],
+                    include=schedule.include,
+                    exclude=schedule.exclude,
+                    tags=schedule.tags,
+                    tags_of=tags[schedule.cluster_id],
+                ),
+            )
+        except Exception:  # one broken schedule must not keep the others from theirs
+            logger.exception("No deadlines for the schedule %s", schedule.pk)
+
+
+def _slots(meant: dict[Any, tuple[str, ...]], known: dict[Key, Target], now: datetime) -> dict[Key, datetime]:
+    """The newest slot of each target that all storages of its schedule have a backup of.
+
+    Those that are stored and what has ended since they were; of new targets all there ever was.
+    """
     # One storage that has it is not all of those that the schedule promises.
     lacking = RunItem.objects.filter(run=OuterRef("run"), collection_name=OuterRef("collection_name")).exclude(
         status__in=_THERE
     )
-    good = RunItem.objects.filter(~Exists(lacking), run__schedule__in=schedules, status__in=_THERE).order_by()
-    slots = {
-        (schedule_id, name): slot
-        for schedule_id, name, slot in good.values_list("run__schedule", "collection_name").annotate(Max("run__slot"))
-    }
+    good = RunItem.objects.filter(~Exists(lacking), status__in=_THERE).order_by()
+    since = AlertClock.objects.filter(pk=1).values_list("targets_at", flat=True).first()
+    fresh = [pk for pk, names in meant.items() if any((pk, name) not in known for name in names)]
+    asked = []
+    if since is None or len(fresh) > MOST_NAMED:
+        asked.append(good)
+    else:
+        # A clock may have been put back meanwhile, and others may go a little after this one.
+        asked.append(good.filter(settled_at__gte=min(since, now) - _OVERLAP))
+        if fresh:
+            asked.append(good.filter(run__schedule__in=fresh))
+    slots = {} if since is None else {key: row.last_ok_slot for key, row in known.items() if row.last_ok_slot}
+    for rows in asked:
+        for *key, slot in rows.values_list("run__schedule", "collection_name").annotate(Max("run__slot")):
+            schedule_id, name = key
+            slots[(schedule_id, name)] = max(slot, slots.get((schedule_id, name), slot))
+    return slots
+
+
+def _reckon(
+    schedules: list[Schedule],
+    meant: dict[Any, tuple[str, ...]],
+    known: dict[Key, Target],
+    slots: dict[Key, datetime],
+    now: datetime,
+) -> Iterator[tuple[Key, Target]]:
+    windows = windows_of(schedules)
+    rules = Clock.objects.filter(pk=1).values_list("tzdata", flat=True).first()
     for schedule in schedules:
         try:
             timing = schedule.timing(windows[schedule.pk])
-            p95 = duration_p95(schedule)
-            matched = select(
-                names[schedule.cluster_id],
-                include=schedule.include,
-                exclude=schedule.exclude,
-                tags=schedule.tags,
-                tags_of=tags[schedule.cluster_id],
-            ).matched
             reckoned: dict[datetime, Due] = {}
-            for name in matched:
+            common = repr((timing, schedule.grace_seconds, rules))
+            for name in meant.get(schedule.pk, ()):
                 key = (schedule.pk, name)
                 row = known.get(key) or Target(schedule=schedule, collection_name=name, first_seen_at=now)
                 # Nothing before it was switched on was expected of it, nor before the collection was there.
                 after = max(
                     filter(None, [slots.get(key), None if key in slots else row.first_seen_at, schedule.enabled_at])
                 )
-                if after not in reckoned:
-                    reckoned[after] = next_deadline(timing, after, schedule.grace_seconds, p95)
-                due = reckoned[after]
-                row.is_changed = (row.last_ok_slot, row.due_at, row.deadline_at) != (slots.get(key), *due)
-                row.last_ok_slot, (row.due_at, row.deadline_at) = slots.get(key), due
+                basis = blake2b(f"{common} {after.isoformat()}".encode(), digest_size=16).hexdigest()
+                if row.basis != basis or row.last_ok_slot != slots.get(key):
+                    row.is_changed = True
+                    row.basis, row.last_ok_slot = basis, slots.get(key)
+                    if after not in reckoned:
+                        p95 = duration_p95(schedule) if schedule.grace_seconds is None else None
+                        reckoned[after] = next_deadline(timing, after, schedule.grace_seconds, p95)
+                    row.due_at, row.deadline_at = reckoned[after]
                 yield key, row
         except TimingInvalid as error:
             logger.warning("No deadlines for the schedule %s: %s", schedule.pk, error)

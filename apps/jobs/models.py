@@ -162,6 +162,7 @@ class Job(UuidModel):
             models.Index(fields=["collection_name", "-created_at"], name="job_newest_by_collection"),
             # Not partial: SQLite does not see that a bound value meets a condition.
             models.Index(fields=["cluster", "collection_name", "-completed_at"], name="job_last_of_collection"),
+            models.Index(fields=["schedule_id", "-completed_at"], name="job_last_of_schedule"),
             models.Index(fields=["not_before"], condition=Q(status=JobStatus.PENDING), name="job_waiting"),
             models.Index(fields=["rank", "queue_at"], condition=Q(status=JobStatus.PENDING), name="job_next"),
         ]

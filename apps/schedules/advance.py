@@ -20,6 +20,8 @@ logger = logging.getLogger(__name__)
 #: A schedule that cannot run is tried again after this, then after twice as long, and so on up to an hour.
 FIRST_RETRY = timedelta(minutes=5)
 LAST_RETRY = timedelta(hours=1)
+#: Rows are asked for by the keys of so many schedules; for more all are read: statements have a greatest length.
+MOST_NAMED = 1000
 
 
 def upcoming(schedule: Schedule, now: datetime, windows: tuple[Window, ...] | None = None) -> dict[str, Any]:
@@ -58,10 +60,12 @@ def in_trouble(schedule: Schedule, error: Exception, now: datetime) -> dict[str,
 def windows_of(schedules: Iterable[Schedule]) -> dict[Any, tuple[Window, ...]]:
     """Return the blackouts of each schedule, its cluster's included, by the schedule's key. One query."""
     schedules = list(schedules)
-    rows = Blackout.objects.filter(
-        Q(schedule__in=[schedule.pk for schedule in schedules])
-        | Q(cluster__in={schedule.cluster_id for schedule in schedules})
-    ).order_by("id")
+    rows = Blackout.objects.order_by("id")
+    if len(schedules) <= MOST_NAMED:
+        rows = rows.filter(
+            Q(schedule__in=[schedule.pk for schedule in schedules])
+            | Q(cluster__in={schedule.cluster_id for schedule in schedules})
+        )
     by_owner: dict[Any, list[Window]] = defaultdict(list)
     for row in rows:
         by_owner[row.schedule_id or row.cluster_id].append(row.window)

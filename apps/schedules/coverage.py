@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from apps.schedules.models import CollectionTag, Schedule
-from apps.schedules.selection import select
+from apps.schedules.selection import matching
 from apps.schedules.timing.spec import Kind
 
 
@@ -26,19 +26,18 @@ def covering_schedules(keys: Iterable[tuple[UUID, str]]) -> dict[tuple[UUID, str
     names: dict[UUID, set[str]] = defaultdict(set)
     for cluster_id, name in keys:
         names[cluster_id].add(name)
-    tags: dict[UUID, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    tags_of: dict[UUID, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     for cluster_id, name, tag in CollectionTag.objects.values_list("cluster_id", "collection_name", "tag"):
-        tags[cluster_id][name].append(tag)
+        tags_of[cluster_id][name].append(tag)
     found: dict[tuple[UUID, str], list[Covering]] = defaultdict(list)
+    # Columns, not rows: there may be thousands of them, and this is asked for at every look at the coverage.
     schedules = Schedule.objects.live().filter(enabled=True).exclude(kind=Kind.MANUAL).order_by("name", "id")
-    for schedule in schedules:
-        matched = select(
-            names.get(schedule.cluster_id, ()),
-            include=schedule.include,
-            exclude=schedule.exclude,
-            tags=schedule.tags,
-            tags_of=tags[schedule.cluster_id],
-        ).matched
-        for name in matched:
-            found[(schedule.cluster_id, name)].append(Covering(schedule.pk, schedule.name, schedule.is_paused))
+    for pk, name, cluster_id, paused_at, include, exclude, tags in schedules.values_list(
+        "pk", "name", "cluster_id", "paused_at", "include", "exclude", "tags"
+    ):
+        matched = matching(
+            names.get(cluster_id, set()), include=include, exclude=exclude, tags=tags, tags_of=tags_of[cluster_id]
+        )
+        for collection in matched:
+            found[(cluster_id, collection)].append(Covering(pk, name, paused_at is not None))
     return {key: tuple(schedules) for key, schedules in found.items()}

@@ -277,8 +277,7 @@ def _lint_selection(selection: Selection | None) -> list[str]:
 
 def duration_p95(schedule: Schedule) -> float | None:
     """Seconds that 95 % of the last backups of the schedule took at most; None when there are none."""
-    rows = Job.objects.filter(schedule_id=schedule.pk, status=JobStatus.COMPLETED).order_by("-completed_at")[:DURATIONS]
-    seconds = sorted(
-        s for job in rows if job.completed_at and (s := job.duration_seconds(job.completed_at)) is not None
-    )
+    done = Job.objects.filter(schedule_id=schedule.pk, status=JobStatus.COMPLETED, started_at__isnull=False)
+    rows = done.order_by("-completed_at").values_list("started_at", "completed_at")[:DURATIONS]
+    seconds = sorted((ended - begun).total_seconds() for begun, ended in rows if begun and ended)
     return seconds[min(len(seconds) - 1, round(0.95 * (len(seconds) - 1)))] if seconds else None

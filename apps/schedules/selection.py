@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Set
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
@@ -42,6 +42,19 @@ def select(
         else:
             matched.append(name)
     return Selection(tuple(matched), tuple(excluded), tuple(unmatched))
+
+
+def matching(
+    names: Set[str],
+    *,
+    include: Collection[str],
+    exclude: Collection[str] = (),
+    tags: Collection[str] = (),
+    tags_of: Mapping[str, Collection[str]] | None = None,
+) -> tuple[str, ...]:
+    """Return what `select` calls matched; quick also for thousands of schedules that each name a few collections."""
+    named = names if any(sign in glob for glob in include for sign in "*?[") else names & set(include)
+    return select(named, include=include, exclude=exclude, tags=tags, tags_of=tags_of).matched
 
 
 def _matches(name: str, patterns: Collection[str]) -> bool:

@@ -145,7 +145,9 @@ class RunItem(UuidModel):
         ]
         indexes = [
             models.Index(fields=["collection_name"], name="item_by_collection"),
-            models.Index(fields=["run"], condition=Q(status=ItemStatus.QUEUED), name="item_queued"),
+            # Not partial: SQLite does not see that a bound value meets a condition.
+            models.Index(fields=["status", "run"], name="item_by_status"),
+            models.Index(fields=["status", "settled_at"], name="item_settled"),
         ]
 
     def __str__(self) -> str:
