@@ -18,6 +18,7 @@ from apps.jobs.states import JobStatus
 from apps.schedules.advance import windows_of
 from apps.schedules.draft import ScheduleData, make_draft
 from apps.schedules.expand import list_collections, tags_of
+from apps.schedules.load import Load, expected_load
 from apps.schedules.models import Blackout, CatchUp, Schedule
 from apps.schedules.selection import Selection, select
 from apps.schedules.timing.blackouts import Window
@@ -57,6 +58,8 @@ class Preview:
     #: The expression with aliases and H replaced.
     cron_resolved: str = ""
     windows: tuple[Window, ...] = field(default=())
+    #: What a run asks of the cluster; None when its collections are not known.
+    load: Load | None = None
 
 
 def preview_schedule(
@@ -84,6 +87,9 @@ def preview_schedule(
         listing_error=error,
         cron_resolved=draft.cron_resolved,
         windows=windows,
+        load=expected_load(draft, timing, collections=selection.matched, storages=len(data.storages), now=now)
+        if selection
+        else None,
     )
 
 

@@ -119,6 +119,7 @@ def _open(page: Any, address: str) -> None:
 
 def _fill_schedule(page: Any) -> None:
     page.fill("#id_name", "weekdays")
+    page.select_option("#id_kind", "cron")
     page.fill("#id_cron", "15 6,18 * * mon-fri")
     page.fill("#id_tz", "Europe/Berlin")
     page.select_option("#id_policy", label=POLICY)

@@ -85,6 +85,93 @@ def test_a_wrong_cron_stands_at_its_field(root: Client, cluster: Cluster, storag
     assert not Schedule.objects.exists()
 
 
+@pytest.mark.parametrize(
+    ("values", "cron"),
+    [
+        ({"kind": "hourly", "at": "00:15"}, "15 * * * *"),
+        ({"kind": "daily", "at": "02:30"}, "30 2 * * *"),
+        ({"kind": "weekly", "at": "22:05", "weekdays": ["5", "1", "0"]}, "5 22 * * 0,1,5"),
+        ({"kind": "monthly", "at": "3:00", "day": "L"}, "0 3 L * *"),
+        ({"kind": "monthly", "at": "03:00", "day": "31"}, "0 3 31 * *"),
+    ],
+)
+def test_a_preset_becomes_its_expression_and_comes_back_as_the_preset(
+    root: Client, cluster: Cluster, storage: StorageConfig, values: dict[str, Any], cron: str
+) -> None:
+    root.post(reverse("admin:schedules_schedule_add"), fields(cluster, storage, cron="") | values)
+
+    schedule = Schedule.objects.get()
+    assert (schedule.kind, schedule.cron) == ("cron", cron)
+    edit = reverse("admin:schedules_schedule_edit", args=[schedule.pk])
+    initial = root.get(edit).context["form"].initial
+    assert initial["kind"] == values["kind"]
+    again = {name: initial[name] for name in ("at", "weekdays", "day") if name in initial}
+    version = schedule.version
+    root.post(edit, fields(cluster, storage, cron="") | {"kind": initial["kind"]} | again)
+    schedule.refresh_from_db()
+    assert (schedule.cron, schedule.version) == (cron, version + 1)
+
+
+@pytest.mark.parametrize(
+    "cron",
+    ["@hourly", "H 3 * * *", "30 02 * * *", "0 22 * * 1-5", "0 3 1 1 *", "0 3 1 * 1", "*/5 * * * *", "5 * 1 * *"],
+)
+def test_other_expressions_stay_expressions(root: Client, cluster: Cluster, storage: StorageConfig, cron: str) -> None:
+    schedule = maker(cluster)(now=timezone.now(), cron=cron)
+
+    initial = root.get(reverse("admin:schedules_schedule_edit", args=[schedule.pk])).context["form"].initial
+
+    assert (initial["kind"], initial["cron"]) == ("cron", cron)
+
+
+@pytest.mark.parametrize(
+    ("values", "field", "said"),
+    [
+        ({"kind": "daily", "at": ""}, "at", "Give hours and minutes"),
+        ({"kind": "daily", "at": "25:00"}, "at", "Give hours and minutes"),
+        ({"kind": "weekly", "at": "02:30"}, "weekdays", "Choose at least one day."),
+        ({"kind": "weekly", "at": "02:30", "weekdays": ["7"]}, "weekdays", "not one of the available"),
+        ({"kind": "monthly", "at": "02:30", "day": ""}, "day", "Choose a day."),
+        ({"kind": "cron", "cron": "61 * * * *", "at": "x", "interval_minutes": "x", "day": "x"}, "cron", "cannot be"),
+        ({"kind": "hourly", "at": "00:10", "jitter_minutes": "59"}, "jitter_minutes", "less than half"),
+        ({"kind": "monthly", "at": "02:30", "day": "1", "tz": "Mars"}, "tz", "no IANA time zone"),
+    ],
+)
+def test_what_a_preset_lacks_stands_at_its_field(
+    root: Client, cluster: Cluster, storage: StorageConfig, values: dict[str, Any], field: str, said: str
+) -> None:
+    answer = root.post(reverse("admin:schedules_schedule_add"), fields(cluster, storage, cron="") | values)
+
+    assert said in " ".join(answer.context["form"].errors[field])
+    assert not Schedule.objects.exists()
+
+
+def test_grace_and_catch_up_window_are_edited_and_kept(root: Client, cluster: Cluster, storage: StorageConfig) -> None:
+    values = fields(cluster, storage, grace_minutes="45", catchup_window_hours="12")
+    root.post(reverse("admin:schedules_schedule_add"), values)
+
+    schedule = Schedule.objects.get()
+    assert (schedule.grace_seconds, schedule.catchup_window_seconds) == (2700, 43200)
+    form = root.get(reverse("admin:schedules_schedule_edit", args=[schedule.pk])).context["form"]
+    assert (form.initial["grace_minutes"], form.initial["catchup_window_hours"]) == (45, 12)
+
+
+def test_the_preview_tells_the_load_and_the_viewers_clock(
+    root: Client, cluster: Cluster, storage: StorageConfig, collections: Collections
+) -> None:
+    collections.create("films", 1, shards=1)
+    Cluster.objects.update(url=collections.url)
+    root.cookies["backupmgr_zone"] = "Asia/Tokyo"
+
+    page = root.post(reverse("admin:schedules_schedule_preview"), fields(cluster, storage)).content.decode()
+
+    assert "A run makes 1 backup." in page and "no other schedule runs on" in page
+    assert "By your clock" in page and page.count(" JST</td>") == 10
+    root.cookies["backupmgr_zone"] = "UTC"
+    page = root.post(reverse("admin:schedules_schedule_preview"), fields(cluster, storage)).content.decode()
+    assert "By your clock" not in page
+
+
 def test_the_preview_shows_the_next_ten_runs_and_the_collections_and_saves_nothing(
     root: Client, cluster: Cluster, storage: StorageConfig, collections: Collections
 ) -> None:

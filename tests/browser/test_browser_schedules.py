@@ -59,6 +59,7 @@ def test_a_wrong_cron_is_told_at_its_field_and_in_the_preview(
     page = sign_in()
     page.goto("/admin/schedules/schedule/add/")
     page.fill("#id_name", "nightly")
+    page.select_option("#id_kind", "cron")
     page.fill("#id_cron", "61 2 * * *")
     page.get_by_role("button", name="Preview").click()
     expect(page.locator("#preview [role=alert]")).to_contain_text("Times (cron): The minute '61' cannot be read")
@@ -73,6 +74,7 @@ def test_a_change_of_clocks_is_marked(sign_in: Callable[..., Any], cluster: Clus
     page.goto("/admin/schedules/schedule/add/")
     page.fill("#id_name", "nightly")
     page.fill("#id_tz", "Europe/Berlin")
+    page.select_option("#id_kind", "cron")
     page.fill("#id_cron", "30 2 * 3,10 0")
     page.get_by_role("button", name="Preview").click()
 
@@ -117,3 +119,37 @@ def test_calendar_pause_and_run_by_keyboard_in_dark_mode(
                     "/admin/schedules/schedule/add/", "/admin/backups/retentionpolicy/"):  # fmt: skip
         page.goto(address)
         assert page.evaluate("document.documentElement.scrollWidth") <= 391, address
+
+
+def test_presets_show_their_own_fields_and_the_zone_tells_its_time(
+    sign_in: Callable[..., Any], cluster: Cluster, storage: StorageConfig
+) -> None:
+    page = sign_in(timezone_id="Asia/Tokyo")
+    page.goto("/admin/schedules/schedule/add/")
+    expect(page.locator("#id_at")).to_have_value("02:30")
+    expect(page.locator("#id_cron")).to_be_hidden()
+    expect(page.locator("#id_interval_minutes")).to_be_hidden()
+    page.fill("#id_tz", "Europe/Berlin")
+    expect(page.locator("#zone-clock")).to_have_text(
+        re.compile(r"^It is \w{3},? \d\d:\d\d there now; by your clock \w{3},? \d\d:\d\d\.$")
+    )
+    page.fill("#id_tz", "Europe/Nowhere")
+    expect(page.locator("#zone-clock")).to_have_text("")
+    page.fill("#id_tz", "Europe/Berlin")
+
+    page.fill("#id_name", "weekends")
+    page.select_option("#id_kind", "weekly")
+    expect(page.locator("#id_day")).to_be_hidden()
+    page.get_by_label("Saturday").check()
+    page.fill("#id_at", "22:15")
+    page.get_by_role("button", name="Preview").click()
+    expect(page.locator("#preview-sentence")).to_contain_text("At 22:15 on Sunday and Saturday (Europe/Berlin)")
+    expect(page.locator("#next-runs thead")).to_contain_text("By your clock")
+    expect(page.locator("#next-runs tbody tr").first.locator("td").nth(2)).to_contain_text("JST")
+    page.get_by_role("button", name="Save").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("weekends")
+    assert Schedule.objects.get().cron == "15 22 * * 0,6"
+
+    page.goto(f"/admin/schedules/schedule/{Schedule.objects.get().pk}/edit/")
+    expect(page.locator("#id_kind")).to_have_value("weekly")
+    expect(page.get_by_label("Sunday")).to_be_checked()

@@ -14,6 +14,7 @@ from unfold.widgets import (
 
 from apps.backups.policies import RetentionPolicy
 from apps.clusters.models import Cluster
+from apps.schedules.admin import presets
 from apps.schedules.draft import ScheduleData
 from apps.schedules.models import CatchUp, NothingMatched, Overlap, Schedule
 from apps.schedules.services import data_of
@@ -56,16 +57,39 @@ class ScheduleForm(forms.Form):
     kind = forms.ChoiceField(
         label="When",
         choices=[
-            (Kind.CRON.value, "At certain times (cron)"),
+            (presets.HOURLY, "Every hour"),
+            (presets.DAILY, "Every day"),
+            (presets.WEEKLY, "Every week"),
+            (presets.MONTHLY, "Every month"),
+            (Kind.CRON.value, "At other times (cron)"),
             (Kind.INTERVAL.value, "Every so often"),
             (Kind.MANUAL.value, "Only when asked for"),
         ],
         widget=UnfoldAdminSelectWidget,
     )
+    at = forms.TimeField(
+        label="At",
+        required=False,
+        input_formats=["%H:%M"],
+        help_text="On the clock of the time zone below, for example 02:30. Every hour: at these minutes.",
+        error_messages={"invalid": "Give hours and minutes: 02:30."},
+        widget=UnfoldAdminTextInputWidget({**_PLAIN, "placeholder": "02:30"}),
+    )
+    weekdays = forms.MultipleChoiceField(
+        label="On", required=False, choices=presets.WEEKDAYS, widget=forms.CheckboxSelectMultiple
+    )
+    day = forms.ChoiceField(
+        label="On day",
+        required=False,
+        choices=presets.DAYS,
+        help_text="Months that have no such day get no run.",
+        widget=UnfoldAdminSelectWidget,
+    )
     cron = _text(
         "Times (cron)",
         help_text="Minute, hour, day of month, month, day of week: 30 2 * * * is daily at 02:30. Also @hourly, @daily, "
-        "@weekly, @monthly, @yearly; H picks a fixed number for this schedule.",
+        "@weekly, @monthly, @yearly; H picks a fixed number for this schedule. Of day of month and day of week one is "
+        "enough, unless one of them begins with *: then both have to fit.",
         list="cron-presets",
     )
     interval_minutes = _number("Every … minutes", "Counted as elapsed time, whatever clocks do.", 5, 366 * 1440)
@@ -96,6 +120,15 @@ class ScheduleForm(forms.Form):
     start_deadline_minutes = _number(
         "Give up when not started after … minutes", "Empty: 6 h, or half the time between two runs.", 1, 400 * 1440
     )
+    catchup_window_hours = _number(
+        "Make up for what is not older than … hours", "Empty: as long as the next one has not come.", 1, 9600
+    )
+    grace_minutes = _number(
+        "A backup may be late by … minutes",
+        "Until it counts as overdue. Empty: worked out from the time between two runs and from how long backups take.",
+        1,
+        400 * 1440,
+    )
     max_runtime_hours = _number("Stop after … hours", "", 1, 9600, required=True)
     priority = _number("Priority", "0 to 9; half an hour of waiting counts as one more.", 0, 9, required=True)
     enabled = forms.BooleanField(label="Switched on", required=False, widget=UnfoldBooleanWidget)
@@ -106,9 +139,26 @@ class ScheduleForm(forms.Form):
         except ValueError as error:
             raise forms.ValidationError(str(error)) from error
 
+    def clean(self) -> dict[str, Any]:
+        data: dict[str, Any] = super().clean() or self.cleaned_data
+        kind = data.get("kind")
+        for name, kinds in FIELDS_OF_KINDS.items():
+            if kind not in kinds and name in self.errors:  # not shown, and not used
+                del self.errors[name]
+                data[name] = None
+        if kind in presets.PRESETS and data.get("at") is None and "at" not in self.errors:
+            self.add_error("at", "Give hours and minutes: 02:30.")
+        if kind == presets.WEEKLY and not data.get("weekdays") and "weekdays" not in self.errors:
+            self.add_error("weekdays", "Choose at least one day.")
+        if kind == presets.MONTHLY and not data.get("day") and "day" not in self.errors:
+            self.add_error("day", "Choose a day.")
+        return data
+
     def schedule_data(self, schedule: Schedule | None) -> ScheduleData:
         data = self.cleaned_data
-        kind = data["kind"]
+        kind, cron = data["kind"], data["cron"]
+        if kind in presets.PRESETS:
+            kind, cron = Kind.CRON.value, presets.to_cron(kind, data)
 
         def lines(name: str) -> list[str]:
             return [line.strip() for line in data[name].splitlines() if line.strip()]
@@ -123,7 +173,7 @@ class ScheduleForm(forms.Form):
             cluster=data["cluster"],
             storages=list(data["storages"]),
             kind=kind,
-            cron=data["cron"] if kind == Kind.CRON else "",
+            cron=cron if kind == Kind.CRON else "",
             interval_seconds=interval,
             anchor_at=schedule.anchor_at if same and schedule is not None else None,
             tz=data["tz"],
@@ -134,13 +184,13 @@ class ScheduleForm(forms.Form):
             nothing_matched=data["nothing_matched"],
             overlap=data["overlap"],
             catchup=data["catchup"],
-            catchup_window_seconds=schedule.catchup_window_seconds if schedule else None,
+            catchup_window_seconds=seconds("catchup_window_hours", 3600),
             min_interval_seconds=seconds("min_interval_minutes") or 0,
             start_deadline_seconds=seconds("start_deadline_minutes"),
             max_runtime_seconds=seconds("max_runtime_hours", 3600) or 86400,
             priority=data["priority"],
             policy=data["policy"],
-            grace_seconds=schedule.grace_seconds if schedule else None,
+            grace_seconds=seconds("grace_minutes"),
             enabled=data["enabled"],
             blackouts=data["blackouts"],
         )
@@ -150,10 +200,13 @@ class ScheduleForm(forms.Form):
         fields = {
             "interval_seconds": "interval_minutes", "jitter_seconds": "jitter_minutes",
             "min_interval_seconds": "min_interval_minutes", "start_deadline_seconds": "start_deadline_minutes",
-            "max_runtime_seconds": "max_runtime_hours",
+            "max_runtime_seconds": "max_runtime_hours", "catchup_window_seconds": "catchup_window_hours",
+            "grace_seconds": "grace_minutes",
         }  # fmt: skip
         for name, sentence in problems.items():
             field = fields.get(name, name)
+            if field == "cron" and self.cleaned_data.get("kind") in presets.PRESETS:
+                field = "kind"
             self.add_error(field if field in self.fields else None, sentence)
 
 
@@ -180,13 +233,26 @@ def initial_of(schedule: Schedule) -> dict[str, Any]:
         "nothing_matched": data.nothing_matched,
         "min_interval_minutes": data.min_interval_seconds // 60,
         "start_deadline_minutes": deadline // 60 if deadline is not None else None,
+        "catchup_window_hours": _up(data.catchup_window_seconds, 3600),
+        "grace_minutes": _up(data.grace_seconds, 60),
         "max_runtime_hours": max(1, data.max_runtime_seconds // 3600),
         "priority": data.priority,
         "enabled": data.enabled,
-    }
+    } | (presets.of_cron(data.cron) if data.kind == Kind.CRON else {})
 
 
+def _up(seconds: int | None, unit: int) -> int | None:
+    """In whole units, one at least."""
+    return None if seconds is None else max(1, round(seconds / unit))
+
+
+#: Fields that belong to some kinds only, for static/backupmgr/schedule_form.js.
+FIELDS_OF_KINDS = {
+    "at": list(presets.PRESETS), "weekdays": [presets.WEEKLY], "day": [presets.MONTHLY], "cron": [Kind.CRON.value],
+    "interval_minutes": [Kind.INTERVAL.value],
+}  # fmt: skip
 NEW = {
-    "include": "*", "kind": "cron", "cron": "30 2 * * *", "jitter_minutes": 10, "overlap": "skip", "catchup": "latest",
-    "nothing_matched": "fail", "min_interval_minutes": 0, "max_runtime_hours": 24, "priority": 5, "enabled": True,
+    "include": "*", "kind": presets.DAILY, "at": "02:30", "weekdays": ["0"], "day": "1", "cron": "30 2 * * *",
+    "jitter_minutes": 10, "overlap": "skip", "catchup": "latest", "nothing_matched": "fail", "min_interval_minutes": 0,
+    "max_runtime_hours": 24, "priority": 5, "enabled": True,
 }  # fmt: skip

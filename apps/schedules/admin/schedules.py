@@ -29,7 +29,7 @@ from apps.schedules.admin.ages_page import ages_view
 from apps.schedules.admin.around import blackouts_view, collection_view
 from apps.schedules.admin.calendar import calendar_of
 from apps.schedules.admin.cells import RUN_WORDS, run_state, schedule_state
-from apps.schedules.admin.forms import NEW, ScheduleForm, initial_of
+from apps.schedules.admin.forms import FIELDS_OF_KINDS, NEW, ScheduleForm, initial_of
 from apps.schedules.admin.month import month_view
 from apps.schedules.advance import windows_of
 from apps.schedules.draft import ScheduleInvalid
@@ -41,8 +41,9 @@ from apps.schedules.timing.spec import TimingInvalid, zone_names
 from apps.storage.models import StorageConfig
 
 RUN, CHANGE = "schedules.run_schedule", "schedules.change_schedule"
-PRESETS = (
-    ("@hourly", "every hour"), ("30 2 * * *", "daily at 02:30"), ("H 3 * * *", "daily between 03:00 and 04:00"),
+#: Suggested below the field of the expression.
+CRONS = (
+    ("@hourly", "every hour"), ("0 */6 * * *", "every six hours"), ("H 3 * * *", "daily between 03:00 and 04:00"),
     ("0 22 * * 1-5", "on weekdays at 22:00"), ("0 3 * * 0", "on Sundays at 03:00"),
     ("0 3 L * *", "on the last day of a month at 03:00"),
 )  # fmt: skip
@@ -211,7 +212,8 @@ class ScheduleAdmin(ConsoleAdmin):
             title=f"Edit {schedule.name}" if schedule else "Add a schedule",
             form=form,
             preview=preview,
-            presets=PRESETS,
+            crons=CRONS,
+            fields_of_kinds=FIELDS_OF_KINDS,
             zones=sorted(zone_names()),
             preview_url=reverse("admin:schedules_schedule_preview") + (f"?schedule={schedule.pk}" if schedule else ""),
             back=self.object_url(schedule) if schedule else self.list_url,
