@@ -16,6 +16,7 @@ from unfold.paginator import InfinitePaginator
 
 from apps.alerts.forms import ChannelForm
 from apps.alerts.models import Channel, Delivery, DeliveryState, Incident, Severity
+from apps.alerts.ping_settings import settings_of
 from apps.alerts.services import FIELDS, acknowledge_incident, save_channel, test_channel
 from apps.core.admin_cells import BAD, NOTHING, OFF, OK, WAIT, WARN, state_cell, time_cell
 from apps.core.admin_kit import ConsoleAdmin, FactAdmin, demand, may
@@ -67,6 +68,13 @@ class ChannelAdmin(ConsoleAdmin):
         data = {name: form.cleaned_data[name] for name in FIELDS if name in form.cleaned_data} | form.entered
         saved = save_channel(channel=obj if change else None, data=data)
         obj.__dict__.update(saved.__dict__)
+
+    def render_change_form(
+        self, request: HttpRequest, context: dict[str, Any], *args: Any, obj: Channel | None = None, **kwargs: Any
+    ) -> HttpResponse:
+        if obj is not None:
+            context["ping_settings"] = settings_of(obj, now=timezone.now())
+        return super().render_change_form(request, context, *args, obj=obj, **kwargs)
 
     def test_view(self, request: HttpRequest, channel_id: uuid.UUID) -> HttpResponse:
         demand(request, "alerts.change_channel")

@@ -6,10 +6,10 @@ from collections import Counter
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
-from django.db.models import Sum
+from django.db.models import Count, Sum
 
 from apps.alerts.messages import delivery_key
-from apps.alerts.models import Channel, ChannelKind, Delivery, DeliveryKind, Digest, Incident
+from apps.alerts.models import PING_KINDS, Channel, Delivery, DeliveryKind, Digest, Incident
 from apps.backups.models import Backup
 from apps.core.text import format_size, plural
 from apps.jobs.models import Job
@@ -32,7 +32,7 @@ def next_digest(kind: str, zone: str, after: datetime) -> datetime:
 
 def write_digests(verdict: Verdict, *, now: datetime) -> None:
     """Write the digests that are due, one a channel, however long nobody wrote any."""
-    wanted = Channel.objects.filter(enabled=True).exclude(digest=Digest.NONE).exclude(kind=ChannelKind.PING)
+    wanted = Channel.objects.filter(enabled=True).exclude(digest=Digest.NONE).exclude(kind__in=PING_KINDS)
     for channel in wanted:
         following = next_digest(channel.digest, channel.time_zone, now)
         if channel.next_digest_at is not None and channel.next_digest_at <= now:
@@ -44,7 +44,8 @@ def write_digests(verdict: Verdict, *, now: datetime) -> None:
 def _write(channel: Channel, verdict: Verdict, due: datetime, now: datetime) -> None:
     days = 1 if channel.digest == Digest.DAILY else 7
     since = now - timedelta(days=days)
-    ended = Counter(Job.objects.filter(completed_at__gte=since, completed_at__lt=now).values_list("status", flat=True))
+    jobs = Job.objects.filter(completed_at__gte=since, completed_at__lt=now).order_by()
+    ended = Counter(dict(jobs.values_list("status").annotate(Count("pk"))))
     size = Backup.objects.filter(created_at__gte=since).aggregate(size=Sum("size_bytes"))["size"] or 0
     going = Backup.objects.filter(delete_at__isnull=False, delete_at__lt=now + timedelta(days=days)).count()
     counts = {state.value: verdict.counts.get(state, 0) for state in State if verdict.counts.get(state)}

@@ -5,7 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from django import forms
-from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget, UnfoldAdminSelectWidget, UnfoldAdminTextInputWidget
+from unfold.widgets import (
+    UnfoldAdminCheckboxSelectMultipleWidget,
+    UnfoldAdminSelectWidget,
+    UnfoldAdminTextInputWidget,
+    UnfoldBooleanSwitchWidget,
+)
 
 from apps.alerts.models import Channel, ChannelKind, Digest, Rule, Severity
 from apps.alerts.services import ChannelInvalid, check_channel
@@ -49,6 +54,18 @@ class ChannelForm(ConnectionForm):
         widget=UnfoldAdminTextInputWidget,
         help_text="Pings only: schedules whose runs are told. Empty: a heartbeat of this installation every 5 minutes.",
     )
+    is_default = forms.BooleanField(
+        required=False,
+        widget=UnfoldBooleanSwitchWidget,
+        label="Default channel",
+        help_text="Is told of what is critical when no other channel asks for it. At most one channel is that.",
+    )
+    tell_success = forms.BooleanField(
+        required=False,
+        widget=UnfoldBooleanSwitchWidget,
+        label="Tell of successes",
+        help_text="A message for each run of a schedule that backed up everything. A digest says the same once a day.",
+    )
     digest = forms.ChoiceField(
         choices=Digest.choices, widget=UnfoldAdminSelectWidget, help_text="At 08:00, also when all is well."
     )
@@ -56,9 +73,8 @@ class ChannelForm(ConnectionForm):
     class Meta:
         model = Channel
         fields = [
-            "name", "kind", "enabled", "address", "signing_key", "min_severity", "rules", "clusters", "collections",
-            "tags", "schedules", "quiet_hours",
-            "digest", "time_zone",
+            "name", "kind", "enabled", "is_default", "address", "signing_key", "min_severity", "rules", "clusters",
+            "collections", "tags", "schedules", "quiet_hours", "tell_success", "digest", "time_zone",
         ]  # fmt: skip
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -69,8 +85,9 @@ class ChannelForm(ConnectionForm):
         if "address" in self.fields:
             said = self.fields["address"].help_text
             self.fields["address"].help_text = (
-                f"{said} E-mail: addresses, separated by commas. Webhook and ping: a URL. Apprise: one Apprise URL. "
-                f"It is kept like a password."
+                f"{said} E-mail: addresses, separated by commas. Webhook and pings: a URL. Apprise: one Apprise URL. "
+                f"A ping to any URL may hold {{state}} (success, fail, start, log), {{rid}} and {{message}}; without "
+                f"{{state}} only successes are sent. It is kept like a password."
             )
 
     def clean(self) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from django.db.models import F
 
 from apps.alerts.findings import Finding
-from apps.alerts.models import Incident
+from apps.alerts.models import Incident, Severity
 
 #: An incident that comes back this soon is the same one.
 FLAP = timedelta(minutes=30)
@@ -23,9 +23,14 @@ def settle_incidents(findings: Sequence[Finding], *, now: datetime) -> None:
         if finding is None:
             Incident.objects.filter(pk=row.pk, resolved_at=None).update(resolved_at=now)
             continue
-        row.last_seen_at, row.summary, row.severity = now, finding.summary, finding.severity
+        row.last_seen_at, row.summary = now, finding.summary
+        if row.severity != Severity.CRITICAL and finding.severity == Severity.CRITICAL:
+            # Who asked for what is critical only has not heard of it: it is told once more, and stays critical.
+            row.severity, row.notified_at = Severity.CRITICAL, None
     Incident.objects.bulk_update(
-        [row for key, row in open_ones.items() if key in wrong], ["last_seen_at", "summary", "severity"], batch_size=500
+        [row for key, row in open_ones.items() if key in wrong],
+        ["last_seen_at", "summary", "severity", "notified_at"],
+        batch_size=500,
     )
     fresh = [finding for key, finding in wrong.items() if key not in open_ones]
     if not fresh:

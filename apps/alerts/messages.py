@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import uuid
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from fnmatch import fnmatchcase
 
 from django.conf import settings
 from django.db.models import F, Q
 
-from apps.alerts.models import Channel, ChannelKind, Delivery, DeliveryKind, DeliveryState, Incident, Rule, Severity
+from apps.alerts.models import Channel, Delivery, DeliveryKind, DeliveryState, Incident, Rule, Severity
 from apps.alerts.quiet import quiet_until
+from apps.clusters.models import ObservedCollection
 from apps.core.text import plural
 from apps.schedules.models import CollectionTag
 
@@ -36,35 +37,39 @@ def delivery_key(*parts: object) -> uuid.UUID:
 
 def tell(*, now: datetime) -> None:
     """Write deliveries for what began, goes on, or is over. Call inside the transaction of `settle_incidents`."""
-    channels = [one for one in Channel.objects.filter(enabled=True) if one.kind != ChannelKind.PING]
-    began = Incident.objects.filter(resolved_at=None, notified_at=None, opened_at__lte=now - GATHER)
+    channels = [one for one in Channel.objects.filter(enabled=True) if not one.is_ping]
+    began = Incident.objects.filter(resolved_at=None, notified_at=None)
     _tell_each(DeliveryKind.ALERT, began, channels, now)
     reminded = Incident.objects.filter(resolved_at=None, next_reminder_at__lte=now).filter(
         Q(muted_until=None) | Q(muted_until__lte=now)
     )
     _tell_each(DeliveryKind.REMINDER, reminded, channels, now)
+    # One whose message is being sent at this moment has its turn later: then it is known whether it arrived.
     over = Incident.objects.filter(resolved_at__lte=now - SURE, recovery_notified_at=None)
-    _tell_each(DeliveryKind.RECOVERY, over.exclude(notified_at=None), channels, now)
-    # What was over before anybody was told is nobody's business; it stands in the list.
-    over.filter(notified_at=None).update(recovery_notified_at=now)
+    _tell_each(DeliveryKind.RECOVERY, over.exclude(deliveries__state=DeliveryState.SENDING), channels, now)
 
 
 def _tell_each(kind: DeliveryKind, rows: Iterable[Incident], channels: Sequence[Channel], now: datetime) -> None:
     groups: dict[str, list[Incident]] = defaultdict(list)
     for row in rows:
         groups[row.cluster_name].append(row)
-    tags = _tags() if groups and any(channel.tags for channel in channels) else {}
+    tags = collection_tags() if groups and any(channel.tags for channel in channels) else {}
     for group in groups.values():
+        wanted = _share_out(kind, group, channels, tags, now)
+        if kind == DeliveryKind.ALERT:
+            # What begins within a minute of the first is one message. What nobody asks for waits for one who does.
+            asked = {row.pk for found in wanted.values() for row in found}
+            heard = [row for row in group if row.pk in asked]
+            if not heard or min(row.opened_at for row in heard) > now - GATHER:
+                continue
+            group = heard
         for channel in channels:
-            wanted = [
-                row for row in group if wants(channel, row, now, tags.get((row.cluster_name, row.collection_name), ()))
-            ]
+            found = wanted[channel.pk]
             if kind == DeliveryKind.RECOVERY:
-                wanted = _were_told(channel, wanted)
-            if wanted:
-                _write(kind, channel, wanted, now)
-        keys = [row.pk for row in group]
-        told = Incident.objects.filter(pk__in=keys)
+                found = _were_told(channel, found)
+            if found:
+                _write(kind, channel, found, now)
+        told = Incident.objects.filter(pk__in=[row.pk for row in group])
         if kind == DeliveryKind.ALERT:
             told.update(notified_at=now, seq=F("seq") + 1, reminders=0, next_reminder_at=now + FIRST_REMINDER)
         elif kind == DeliveryKind.RECOVERY:
@@ -77,7 +82,31 @@ def _tell_each(kind: DeliveryKind, rows: Iterable[Incident], channels: Sequence[
                 )
 
 
-def _tags() -> dict[tuple[str, str], set[str]]:
+def _share_out(
+    kind: DeliveryKind,
+    group: Sequence[Incident],
+    channels: Sequence[Channel],
+    tags: Mapping[tuple[str, str], Collection[str]],
+    now: datetime,
+) -> dict[uuid.UUID, list[Incident]]:
+    """Channel → what it is to be told. What is critical and no channel asks for falls to the default one."""
+    wanted: dict[uuid.UUID, list[Incident]] = {}
+    for channel in channels:
+        wanted[channel.pk] = [
+            row for row in group if wants(channel, row, now, tags.get((row.cluster_name, row.collection_name), ()))
+        ]
+    default = next((channel for channel in channels if channel.is_default), None)
+    if default is not None:
+        mine = wanted[default.pk]
+        # The end goes to whoever was told of the beginning, whoever asks for it by now.
+        routed = [mine] if kind == DeliveryKind.RECOVERY else wanted.values()
+        taken = {row.pk for found in routed for row in found}
+        rest = [row for row in group if row.pk not in taken]
+        mine += [row for row in rest if row.severity == Severity.CRITICAL and not _is_about(row, default)]
+    return wanted
+
+
+def collection_tags() -> dict[tuple[str, str], set[str]]:
     """(cluster, collection) → its tags."""
     found: dict[tuple[str, str], set[str]] = defaultdict(set)
     for cluster, collection, tag in CollectionTag.objects.values_list("cluster__name", "collection_name", "tag"):
@@ -92,7 +121,7 @@ def wants(channel: Channel, incident: Incident, now: datetime, tags: Collection[
     """
     if channel.is_muted(now) and incident.severity != Severity.CRITICAL:
         return False
-    if incident.rule == Rule.CHANNEL_BROKEN and incident.target_key == str(channel.pk):
+    if _is_about(incident, channel):
         return False
     if _URGENCY[Severity(incident.severity)] < _URGENCY[Severity(channel.min_severity)]:
         return False
@@ -105,6 +134,10 @@ def wants(channel: Channel, incident: Incident, now: datetime, tags: Collection[
         return False
     name = incident.cluster_name
     return not channel.clusters or not name or any(fnmatchcase(name, glob) for glob in channel.clusters)
+
+
+def _is_about(incident: Incident, channel: Channel) -> bool:
+    return incident.rule == Rule.CHANNEL_BROKEN and incident.target_key == str(channel.pk)
 
 
 def _were_told(channel: Channel, rows: list[Incident]) -> list[Incident]:
@@ -137,10 +170,9 @@ def _write(kind: DeliveryKind, channel: Channel, rows: list[Incident], now: date
     first = rows[0]
     subject = first.summary if len(rows) == 1 else f"{plural(len(rows), 'problem')}: {first.summary}"
     if len(rows) > 1 and len({row.rule for row in rows}) == 1:
-        where = f" on {first.cluster_name}" if first.cluster_name else ""
         named = ", ".join(row.collection_name or row.summary for row in rows[:LINES])
         more = f" and {len(rows) - LINES} more" if len(rows) > LINES else ""
-        subject = f"{len(rows)} ×{where} {first.get_rule_display()}: {named}{more}"
+        subject = f"{_how_many(rows)}: {first.get_rule_display()}: {named}{more}"
     lines = [f"- {row.summary}" for row in rows[:LINES]]
     if len(rows) > LINES:
         lines.append(f"- and {len(rows) - LINES} more")
@@ -160,6 +192,16 @@ def _write(kind: DeliveryKind, channel: Channel, rows: list[Incident], now: date
     )
     if made:
         delivery.incidents.add(*rows)
+
+
+def _how_many(rows: Sequence[Incident]) -> str:
+    """ "7 of 40 collections on berlin", when all are about collections of one cluster."""
+    cluster = rows[0].cluster_name
+    if not cluster or not all(row.collection_name for row in rows):
+        return f"{len(rows)} ×{f' on {cluster}' if cluster else ''}"
+    known = ObservedCollection.objects.filter(cluster__name=cluster, gone_at=None).count()
+    of = f" of {known}" if known >= len(rows) else ""
+    return f"{len(rows)}{of} collections on {cluster}"
 
 
 def payload(kind: DeliveryKind, rows: Sequence[Incident], now: datetime) -> dict[str, object]:

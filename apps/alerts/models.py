@@ -19,7 +19,13 @@ class ChannelKind(models.TextChoices):
     EMAIL = "email", "e-mail"
     WEBHOOK = "webhook", "webhook"
     APPRISE = "apprise", "Apprise (chat and push services)"
-    PING = "ping", "dead-man ping"
+    PING = "ping", "dead-man ping (healthchecks)"
+    KUMA = "kuma", "dead-man ping (Uptime Kuma push)"
+    URL = "url", "dead-man ping (any URL)"
+
+
+#: Kinds that tell of runs and heartbeats; the others tell of what is wrong.
+PING_KINDS = (ChannelKind.PING, ChannelKind.KUMA, ChannelKind.URL)
 
 
 class Severity(models.TextChoices):
@@ -69,7 +75,11 @@ class Channel(TimestampedModel):
     name = models.CharField(max_length=100, unique=True)
     kind = models.CharField(max_length=8, choices=ChannelKind)
     enabled = models.BooleanField(default=True)
-    #: E-mail: addresses, comma-separated. Webhook and ping: URL. Apprise: one Apprise URL.
+    #: Told of what is critical when no other channel is.
+    is_default = models.BooleanField(default=False)
+    #: Told of each run of a schedule that succeeded, too.
+    tell_success = models.BooleanField(default=False)
+    #: E-mail: addresses, comma-separated. Webhook and pings: URL. Apprise: one Apprise URL.
     address = EncryptedField()
     #: Webhooks: signs the body (HMAC-SHA256); empty for unsigned ones.
     signing_key = EncryptedField()
@@ -100,10 +110,15 @@ class Channel(TimestampedModel):
         constraints = [
             models.CheckConstraint(condition=Q(kind__in=ChannelKind.values), name="channel_kind_known"),
             models.CheckConstraint(condition=Q(digest__in=Digest.values), name="channel_digest_known"),
+            models.UniqueConstraint(fields=["is_default"], condition=Q(is_default=True), name="one_default_channel"),
         ]
 
     def __str__(self) -> str:
         return self.name
+
+    @property
+    def is_ping(self) -> bool:
+        return self.kind in PING_KINDS
 
     @property
     def masked(self) -> str:
@@ -201,6 +216,7 @@ class DeliveryKind(models.TextChoices):
     DIGEST = "digest", "digest"
     TEST = "test", "test"
     PING = "ping", "ping"
+    SUCCESS = "success", "success"
 
 
 class DeliveryState(models.TextChoices):
@@ -224,6 +240,8 @@ class Delivery(UuidModel):
     subject = models.CharField(max_length=300)
     text = models.TextField()
     payload: models.JSONField[Any, Any] = models.JSONField(default=dict, blank=True)
+    #: What has to be out, or given up, before: the end of a run is not told before its beginning.
+    after = models.ForeignKey("self", on_delete=models.SET_NULL, null=True, blank=True, related_name="+")
     state = models.CharField(max_length=9, choices=DeliveryState, default=DeliveryState.PENDING)
     attempts = models.PositiveIntegerField(default=0)
     next_try_at = models.DateTimeField()

@@ -27,14 +27,14 @@ from apps.alerts.models import (
 from apps.alerts.outbox import claim, send_claimed
 from apps.alerts.quiet import parse_quiet
 from apps.alerts.senders.apprise import check_apprise_url
+from apps.alerts.senders.ping import check_template
 from apps.audit.trail import record_action
 from apps.core.errors import BackupmgrError, Conflict, InvalidRequest, NotFound
 from apps.core.outbound import current_guard
 
 FIELDS = (
-    "name", "kind", "enabled", "address", "signing_key", "min_severity", "rules", "clusters", "collections", "tags",
-    "quiet_hours", "digest", "time_zone",
-    "schedules", "muted_until",
+    "name", "kind", "enabled", "is_default", "tell_success", "address", "signing_key", "min_severity", "rules",
+    "clusters", "collections", "tags", "quiet_hours", "digest", "time_zone", "schedules", "muted_until",
 )  # fmt: skip
 _SECRETS = ("address", "signing_key")
 
@@ -74,6 +74,8 @@ def save_channel(*, channel: Channel | None, data: Mapping[str, Any]) -> Channel
         row.next_digest_at = None  # reckoned anew with the next round
     try:
         with transaction.atomic():
+            if row.is_default:  # the one before makes room
+                Channel.objects.exclude(pk=row.pk).filter(is_default=True).update(is_default=False)
             row.save()
             record_action(
                 "channel.change" if channel else "channel.create",
@@ -83,6 +85,8 @@ def save_channel(*, channel: Channel | None, data: Mapping[str, Any]) -> Channel
     except IntegrityError as error:
         if Channel.objects.exclude(pk=row.pk).filter(name=row.name).exists():
             raise ChannelNameTaken(f"There is a channel named {row.name!r} already: choose another name.") from error
+        if row.is_default:
+            raise Conflict("Somebody else changed the default channel at the same moment: try again.") from error
         raise
     return row
 
@@ -153,6 +157,10 @@ def check_channel(row: Channel) -> None:
             problems[field] = f"{field} is a list of names, in which * and ? stand for anything."
     if not isinstance(row.tags, list) or not all(isinstance(tag, str) and 0 < len(tag) <= 50 for tag in row.tags):
         problems["tags"] = "tags is a list of tags of collections."
+    if row.is_ping and row.is_default:
+        problems["is_default"] = "A ping cannot be the default channel: it tells nobody what is wrong."
+    if row.is_ping and row.tell_success:
+        problems["tell_success"] = "A ping tells of runs anyway: name the schedules instead."
     try:
         if row.quiet_hours:
             parse_quiet(row.quiet_hours)
@@ -176,6 +184,8 @@ def _address_problem(row: Channel) -> str:
                 validate_email(one.strip())
         elif row.kind == ChannelKind.APPRISE:
             check_apprise_url(address)
+        elif row.kind == ChannelKind.URL:
+            check_template(address)
         else:
             current_guard(address)
     except ValidationError:

@@ -16,6 +16,7 @@ from apps.alerts.messages import tell
 from apps.alerts.models import AlertClock
 from apps.alerts.outbox import deliver_due, forget_old
 from apps.alerts.pings import write_pings
+from apps.alerts.successes import write_successes
 from apps.alerts.targets import refresh_targets
 
 logger = logging.getLogger(__name__)
@@ -51,6 +52,7 @@ def look_and_tell(*, now: datetime) -> bool:
     parts: list[Callable[[], None]] = [
         incidents,
         lambda: write_pings(verdict, now=now),
+        lambda: write_successes(now=now),
         lambda: write_digests(verdict, now=now),
         lambda: forget_old(now=now),
     ]

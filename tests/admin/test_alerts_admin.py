@@ -13,6 +13,10 @@ from django.utils import timezone
 from apps.alerts.models import Channel, Delivery, Incident
 from apps.alerts.services import save_channel
 from apps.alerts.services import test_channel as try_channel
+from apps.clusters.models import Cluster
+from apps.schedules.models import Schedule
+from apps.storage.models import StorageConfig
+from tests.schedules.conftest import maker
 
 CANARY = "canary-in-the-address"
 CHANNELS = reverse("admin:alerts_channel_changelist")
@@ -60,6 +64,46 @@ def test_a_channel_is_added_tested_and_never_shows_its_address(root: Client, htt
         reverse("admin:audit_auditentry_changelist"),
     ):
         assert CANARY not in root.get(address).content.decode()
+
+
+def test_a_ping_channel_shows_what_to_enter_at_the_receiver(root: Client, httpserver: Any, folder: Any) -> None:
+    StorageConfig.objects.create(name="vault", type="local", path=str(folder))
+    make = maker(Cluster.objects.create(name="berlin", url="http://127.0.0.1:9"))
+    make("nightly", now=timezone.now(), cron="H 2 * * *", tz="Europe/Berlin", grace_seconds=3600, jitter_seconds=600)
+    make("night-2", now=timezone.now(), kind="interval", interval_seconds=7200)
+    make("by hand", now=timezone.now(), kind="manual")
+    make("night-by-hand", now=timezone.now(), kind="manual")
+    address = httpserver.url_for(f"/{CANARY}")
+    pings = save_channel(channel=None, data={"name": "p", "kind": "kuma", "address": address, "schedules": ["night*"]})
+    heart = save_channel(channel=None, data={"name": "h", "kind": "ping", "address": address})
+
+    page = root.get(reverse("admin:alerts_channel_change", args=[pings.pk])).content.decode()
+    cron = Schedule.objects.get(name="nightly").cron_resolved
+    assert cron.endswith(" 2 * * *")
+    for words in (cron, "Europe/Berlin", "1 h 10 min", "night-2 on berlin", "2 h", "30 min"):
+        assert words in page
+    assert "by hand" not in page
+    assert "by-hand" not in page
+    page = root.get(reverse("admin:alerts_channel_change", args=[heart.pk])).content.decode()
+    assert "Heartbeat of this installation" in page
+    assert "10 min" in page
+    mail = save_channel(channel=None, data={"name": "m", "kind": "webhook", "address": address})
+    assert "at the receiver" not in root.get(reverse("admin:alerts_channel_change", args=[mail.pk])).content.decode()
+
+
+def test_the_default_channel_and_successes_are_set_in_the_form(root: Client, httpserver: Any) -> None:
+    address = httpserver.url_for("/x")
+    data = form(address, is_default="on", tell_success="on")
+    assert root.post(reverse("admin:alerts_channel_add"), data).status_code == 302
+    first = Channel.objects.get()
+    assert (first.is_default, first.tell_success) == (True, True)
+    root.post(reverse("admin:alerts_channel_add"), form(address, name="second", is_default="on"))
+
+    first.refresh_from_db()
+    assert not first.is_default
+    refused = root.post(reverse("admin:alerts_channel_add"), form(address, name="third", kind="url", is_default="on"))
+    assert set(refused.context_data["adminform"].form.errors) == {"is_default"}
+    assert Channel.objects.get(is_default=True).name == "second"
 
 
 def test_each_problem_stands_beside_its_field(root: Client) -> None:

@@ -45,7 +45,7 @@ def test_forty_failures_are_one_message_for_each_channel(channel: Callable[..., 
 
     assert (first.channel.name, second.channel.name) == ("chat", "ops")
     assert first.kind == DeliveryKind.ALERT
-    assert first.subject.startswith("[backupmgr] 40 × on berlin")
+    assert first.subject.startswith("[backupmgr] 40 collections on berlin: backups of a collection fail: c00, c01,")
     assert "c09" in first.subject
     assert "and 30 more" in first.text
     assert len(first.payload["incidents"]) == 40

@@ -181,7 +181,7 @@ def test_a_run_is_told_from_its_start_to_its_end_under_one_id(
     schedule = maker(berlin)(now=NOW - timedelta(days=3))
     maker(berlin)("other", now=NOW - timedelta(days=3))
     run = ran(schedule, NOW - timedelta(minutes=10), ItemStatus.FAILED)
-    ScheduleRun.objects.update(error="ö" * 9000)
+    RunItem.objects.update(message="ö" * 9000)
 
     for _ in range(2):
         watch(clock=lambda: NOW)

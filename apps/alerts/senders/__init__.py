@@ -16,6 +16,8 @@ _SENDERS: dict[str, Callable[[Channel, Delivery], None]] = {
     ChannelKind.WEBHOOK: send_webhook,
     ChannelKind.APPRISE: send_by_apprise,
     ChannelKind.PING: send_ping,
+    ChannelKind.KUMA: send_ping,
+    ChannelKind.URL: send_ping,
 }
 
 

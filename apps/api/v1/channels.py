@@ -49,9 +49,15 @@ class ChannelUpdateSerializer(serializers.Serializer[Any]):
     name = TextField(required=False, max_length=100)
     kind = EnumField("ChannelKind", list(ChannelKind.values), required=False)
     enabled = FlagField(required=False)
+    is_default = FlagField(
+        required=False, help_text="Told of what is critical when no other channel asks for it; the one before gives way"
+    )
+    tell_success = FlagField(required=False, help_text="Told of each run of a schedule that backed up everything")
     address = TextField(
         required=False, write_only=True, max_length=2000, allow_blank=True,
-        help_text="E-mail: addresses, separated by commas. Webhook and ping: URL. Apprise: one Apprise URL",
+        help_text="E-mail: addresses, separated by commas. Webhook and pings: URL. Apprise: one Apprise URL. Kind "
+        "`url`: may hold {state} (success, fail, start, log), {rid} and {message}; without {state} only successes are "
+        "sent",
     )  # fmt: skip
     signing_key = TextField(
         required=False, write_only=True, max_length=500, allow_blank=True, help_text="Webhooks: signs the body"
@@ -88,6 +94,8 @@ class ChannelSerializer(serializers.Serializer[Any]):
     name = serializers.CharField()
     kind = EnumField("ChannelKind", list(ChannelKind.values))
     enabled = serializers.BooleanField()
+    is_default = serializers.BooleanField()
+    tell_success = serializers.BooleanField()
     address = serializers.CharField(source="masked", help_text="Without what may be a secret")
     has_signing_key = serializers.SerializerMethodField()
     min_severity = EnumField("AlertSeverity", list(Severity.values))

@@ -18,6 +18,8 @@ CHANNEL: dict[str, Any] = {
     "name": "ops",
     "kind": "webhook",
     "enabled": True,
+    "is_default": True,
+    "tell_success": False,
     "address": "https://hooks.example.com/…",
     "has_signing_key": True,
     "min_severity": "warning",

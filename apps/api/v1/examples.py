@@ -48,9 +48,27 @@ BODIES: dict[str, dict[str, Any]] = {
             "kind": "webhook",
             "address": "https://hooks.example.com/backupmgr",
             "signing_key": "a shared secret",
+            "is_default": True,
             "digest": "daily",
             "time_zone": "Europe/Berlin",
-        }
+        },
+        "Pings of a schedule's runs (healthchecks)": {
+            "name": "nightly-pings",
+            "kind": "ping",
+            "address": "https://hc.example.com/ping/0b6f3c1a-8d1e-4f0b-9a57-2f1d6f0c1a77",
+            "schedules": ["nightly"],
+        },
+        "A heartbeat for Uptime Kuma": {
+            "name": "heartbeat",
+            "kind": "kuma",
+            "address": "https://kuma.example.com/api/push/3Yk2mQxT0z",
+        },
+        "Pings to any URL": {
+            "name": "pager",
+            "kind": "url",
+            "address": "https://pager.example.com/hook?state={state}&run={rid}&text={message}",
+            "schedules": ["*"],
+        },
     },
     "updateChannel": {"Every week instead": {"digest": "weekly"}},
     "acknowledgeIncident": {"Until Monday": {"muted_until": "2026-08-03T06:00:00Z"}},

@@ -16,11 +16,12 @@ from apps.configuration.kinds.base import EntryInvalid, Given, Kind, plain
 class Channels(Kind):
     section, noun = "channels", "channel"
     _COLUMNS = (
-        "kind", "enabled", "min_severity", "rules", "clusters", "collections", "tags", "quiet_hours", "schedules",
-        "digest", "time_zone",
+        "kind", "enabled", "is_default", "tell_success", "min_severity", "rules", "clusters", "collections", "tags",
+        "quiet_hours", "schedules", "digest", "time_zone",
     )  # fmt: skip
     fields = (
         Field("name", read.line), Field("kind", read.line), Field("enabled", read.flag),
+        Field("is_default", read.flag), Field("tell_success", read.flag),
         Field("address", read.secret), Field("signing_key", read.secret), Field("min_severity", read.line),
         Field("rules", read.lines), Field("clusters", read.lines), Field("collections", read.lines),
         Field("tags", read.lines), Field("quiet_hours", read.line), Field("schedules", read.lines),
