@@ -21,6 +21,7 @@ from django.db import transaction
 from apps.backups.deleted import DeletedBackup
 from apps.backups.models import Backup, BackupStatus, Leftover, LeftoverKind
 from apps.core.errors import Conflict, Unavailable
+from apps.core.text import format_size
 from apps.storage.keys import manifest_key
 from apps.storage.stores import WITHOUT_END, Store
 
@@ -133,7 +134,11 @@ def _refuse_while_locked(backup: Backup, until: datetime | None) -> None:
         return
     Backup.objects.filter(pk=backup.pk).update(locked_until=until)
     then = now + LOOK_AGAIN if until >= WITHOUT_END else until
-    raise StillLocked(f"The storage keeps it {lock_words(until)}: it is deleted then, nothing of it is gone yet.", then)
+    raise StillLocked(
+        f"The storage keeps it {lock_words(until)}: it is deleted then, nothing of it is gone yet "
+        f"({format_size(backup.size_bytes)} are still held).",
+        then,
+    )
 
 
 def forget(backup: Backup, *, erased_at: datetime) -> None:

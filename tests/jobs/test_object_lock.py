@@ -13,14 +13,18 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 from django.utils import timezone
 
+from apps.backups.deletion import lock_of
 from apps.backups.leftovers import retry_leftovers
-from apps.backups.models import Backup, BackupStatus, Leftover
+from apps.backups.models import Backup, BackupStatus, DeletedBackup, Leftover
 from apps.backups.policies import RetentionPolicy
 from apps.core.errors import Conflict
+from apps.core.text import format_size
 from apps.jobs.services import delete_backup
+from apps.schedules.models import RetentionRun
 from apps.schedules.retention.apply import delete_due
 from apps.schedules.retention.plan import plan_policy
 from apps.schedules.retention.work import look_at_legal_holds, run_sweep
+from apps.storage.keys import manifest_key
 from apps.storage.models import StorageConfig
 from apps.storage.probe import probe_store
 from apps.storage.services import open_store
@@ -106,6 +110,8 @@ def test_how_long_the_bucket_keeps_a_backup_is_written_down_and_retention_lets_i
     assert not Backup.objects.filter(expired_at__isnull=False).exists()
     (plan,) = plan_policy(policy, now=timezone.now()).sets
     assert "locked" in plan.decision.verdicts[str(backup.pk)].codes
+    assert plan.bytes_locked == sum(Backup.objects.values_list("size_bytes", flat=True))
+    assert RetentionRun.objects.get().counts["bytes_locked"] == plan.bytes_locked
     after = plan_policy(policy, now=timezone.now() + 2 * DAY)
     assert [key for one in after.sets for key in one.expire] == [str(backup.pk)]
 
@@ -143,6 +149,7 @@ def test_a_lock_that_nobody_knew_of_keeps_the_tombstone_with_its_date_and_nothin
 
     assert tombstone is not None and tombstone.next_try_at == until
     assert "The storage keeps it locked until" in tombstone.last_error
+    assert f"{format_size(backup.size_bytes)} are still held" in tombstone.last_error
     assert (Backup.objects.get().status, Backup.objects.get().locked_until) == (BackupStatus.DELETING, until)
     assert len(full_keys(client, locking)) == 3
     assert retry_leftovers(now=timezone.now() + DAY / 2, is_busy=lambda *name: False) == 0
@@ -177,7 +184,7 @@ def test_a_legal_hold_has_no_end_and_is_noticed_when_it_is_lifted(
 
 
 def test_what_retention_let_go_and_the_bucket_keeps_is_tried_again_after_the_lock(
-    backup: Backup, locking: StorageConfig
+    backup: Backup, locking: StorageConfig, client: Any
 ) -> None:
     now = timezone.now()
     Backup.objects.update(expired_at=now, delete_at=now, expire_reason="test")
@@ -187,6 +194,20 @@ def test_what_retention_let_go_and_the_bucket_keeps_is_tried_again_after_the_loc
     row = Backup.objects.get()
     assert row.status == BackupStatus.COMPLETED
     assert row.delete_at == backup.locked_until
+    assert row.delete_at is not None
+    after = row.delete_at
+    run_sweep(now=after - timedelta(seconds=1))
+    assert Backup.objects.get().status == BackupStatus.COMPLETED, "not tried before it can help"
+
+    lift(client, locking)
+    keys = [manifest_key(backup.path), *backup.parts.values_list("key", flat=True)]
+    until_gone(lambda: (lock_of(open_store(locking), keys) or timezone.now()) <= timezone.now())
+    run_sweep(now=after)
+    retry_leftovers(now=after, is_busy=lambda *name: False)
+
+    assert held(client, locking) == []
+    assert not Backup.objects.exists()
+    assert DeletedBackup.objects.get().backup_id == backup.pk
 
 
 def test_the_connection_test_says_that_the_bucket_locks(locking: StorageConfig, client: Any) -> None:

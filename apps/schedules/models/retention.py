@@ -49,7 +49,7 @@ class RetentionRun(UuidModel):
     #: Why it waits or was held back, in a sentence.
     reason = models.TextField(blank=True, default="")
     digest = models.CharField(max_length=64)
-    #: {"kept", "expired", "locked", "bytes_expired", "over_cap_bytes"}
+    #: {"kept", "expired", "locked", "bytes_expired", "bytes_locked", "over_cap_bytes"}
     counts: models.JSONField[Any, Any] = models.JSONField(default=dict, blank=True)
     #: What was to go, in order: [{"id", "name", "taken_at", "size_bytes", "reasons"}]; empty when nothing was.
     plan: models.JSONField[Any, Any] = models.JSONField(default=list, blank=True)

@@ -168,6 +168,7 @@ def _record(
             "expired": len(plan.expire),
             "locked": sum("locked" in verdict.codes for verdict in verdicts.values()),
             "bytes_expired": plan.bytes_expired,
+            "bytes_locked": plan.bytes_locked,
             "over_cap_bytes": plan.decision.over_cap_bytes,
         },
         plan=[

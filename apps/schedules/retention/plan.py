@@ -38,6 +38,13 @@ class SetPlan:
     def bytes_expired(self) -> int:
         return sum(self.rows[key].size_bytes for key in self.expire)
 
+    @property
+    def bytes_locked(self) -> int:
+        """What the storage itself keeps for now, whatever the rules say."""
+        return sum(
+            self.rows[key].size_bytes for key, found in self.decision.verdicts.items() if "locked" in found.codes
+        )
+
     def listed(self) -> list[tuple[Row, Verdict]]:
         """Every backup with its verdict, newest first."""
         rows = [(self.rows[key], verdict) for key, verdict in self.decision.verdicts.items()]
