@@ -142,18 +142,24 @@ def _of_group(rows: QuerySet[Any], group: Group) -> QuerySet[Any]:
 
 
 def _replaced_at(group: Group, suspects: list[Backup]) -> dict[uuid.UUID, datetime]:
-    """Return when the first backup after each suspect one was taken into its storage, of those that went since."""
+    """Return when the first backup of its set after each suspect one was taken, of those that went since."""
     if not suspects:
         return {}
     since = min(backup.started_at for backup in suspects)
     let_go = _of_group(Backup.objects.filter(status=BackupStatus.COMPLETED, expired_at__isnull=False), group)
+    of_set = ("policy_id", "storage_id", "schedule_id")
     gone = [
-        *let_go.filter(started_at__gt=since).values_list("storage_id", "started_at"),
-        *_of_group(DeletedBackup.objects.filter(taken_at__gt=since), group).values_list("storage_id", "taken_at"),
+        *let_go.filter(started_at__gt=since).values_list("started_at", *of_set),
+        *_of_group(DeletedBackup.objects.filter(taken_at__gt=since), group).values_list("taken_at", *of_set),
     ]
     found: dict[uuid.UUID, datetime] = {}
     for backup in suspects:
-        later = [at for storage_id, at in gone if storage_id == backup.storage_id and at > backup.started_at]
+        mine = (backup.policy_id, backup.storage_id, backup.schedule_id is None)
+        later = [
+            at
+            for at, policy_id, storage_id, schedule_id in gone
+            if at > backup.started_at and (policy_id, storage_id, schedule_id is None) == mine
+        ]
         if later:
             found[backup.pk] = min(later).astimezone(UTC)
     return found
