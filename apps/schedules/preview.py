@@ -9,8 +9,6 @@ from itertools import islice
 
 from cronsim import CronSim
 
-from apps.backups.policies import RetentionPolicy
-from apps.backups.retention.rules import COUNTED_TIERS
 from apps.core.errors import BackupmgrError
 from apps.core.text import format_duration, plural
 from apps.jobs.models import Job
@@ -20,11 +18,13 @@ from apps.schedules.draft import ScheduleData, make_draft
 from apps.schedules.expand import list_collections, tags_of
 from apps.schedules.load import Load, expected_load
 from apps.schedules.models import Blackout, CatchUp, Schedule
+from apps.schedules.retention.lint import lint_policy
 from apps.schedules.selection import Selection, select
 from apps.schedules.timing.blackouts import Window
 from apps.schedules.timing.cron import explain
 from apps.schedules.timing.slots import due, slots, smallest_gap
 from apps.schedules.timing.spec import Kind, Timing
+from apps.storage.models import StorageConfig
 
 SHOWN_RUNS = 10
 #: Other schedules of the cluster that start within this of a run are named.
@@ -82,7 +82,7 @@ def preview_schedule(
     return Preview(
         sentence=describe(draft, windows, [storage.name for storage in data.storages]),
         runs=next_runs(timing, now),
-        lint=tuple(lint(draft, timing, now)) + tuple(_lint_selection(selection)),
+        lint=tuple(lint(draft, timing, now, data.storages)) + tuple(_lint_selection(selection)),
         selection=selection,
         listing_error=error,
         cron_resolved=draft.cron_resolved,
@@ -184,7 +184,7 @@ def when(timing: Timing) -> str:
 
 
 # --- lint ----------------------------------------------------------------------------------------------------------
-def lint(schedule: Schedule, timing: Timing, now: datetime) -> list[str]:
+def lint(schedule: Schedule, timing: Timing, now: datetime, storages: Sequence[StorageConfig]) -> list[str]:
     """Return what is allowed and yet probably not meant."""
     found: list[str] = []
     gap = smallest_gap(timing, now) if timing.kind != Kind.MANUAL else None
@@ -195,7 +195,7 @@ def lint(schedule: Schedule, timing: Timing, now: datetime) -> list[str]:
             "An interval counts elapsed time: by the clock on the wall it moves by an hour when clocks change. For a "
             "fixed time of the day take a cron expression."
         )
-    found += _lint_policy(schedule.policy, gap, timing.zone)
+    found += lint_policy(schedule.policy, gap=gap, zone=timing.zone, storages=storages)
     p95 = duration_p95(schedule)
     if gap is not None and p95 is not None and timedelta(seconds=p95) > gap:
         found.append(
@@ -238,23 +238,6 @@ def _changes_clock(timing: Timing, now: datetime) -> bool:
 
 def _runs_in_the_small_hours(timing: Timing, now: datetime) -> bool:
     return any(1 <= slot.astimezone(timing.tzinfo).hour < 3 for slot in islice(slots(timing, now), 24))
-
-
-def _lint_policy(policy: RetentionPolicy | None, gap: timedelta | None, zone: str) -> list[str]:
-    if policy is None:
-        return ["No retention policy: every backup is kept for ever, until the storage is full."]
-    found = []
-    if policy.tz != zone:
-        found.append(f"The policy {policy.name} counts days in {policy.tz}, this schedule in {zone}.")
-    if gap is not None and gap <= timedelta(days=1):
-        counted = {tier: getattr(policy, f"keep_{tier}") for tier in COUNTED_TIERS}
-        coarse = [tier for tier in ("weekly", "monthly", "yearly") if counted[tier]]
-        if coarse and not any(counted[tier] for tier in ("last", "hourly", "daily")) and not policy.keep_within:
-            found.append(
-                f"The policy {policy.name} keeps {' and '.join(coarse)} backups only: of daily runs, yesterday's goes "
-                f"as soon as today's is there."
-            )
-    return found
 
 
 def _lint_neighbours(schedule: Schedule, timing: Timing, now: datetime) -> list[str]:

@@ -13,7 +13,6 @@ from django.db.models import F
 
 from apps.audit.trail import record_action
 from apps.backups.models import Backup, BackupStatus
-from apps.backups.policies import RetentionPolicy
 from apps.core.errors import Conflict, InvalidRequest, NotFound
 from apps.core.text import plural
 from apps.jobs.models import Job
@@ -23,7 +22,10 @@ from apps.schedules.draft import PLAIN, TIMING, ScheduleData, ScheduleInvalid, m
 from apps.schedules.fire import poke
 from apps.schedules.models import Blackout, OnFire, OnRunning, Schedule, ScheduleRun, Trigger
 from apps.schedules.retention.apply import expire_dated
+from apps.schedules.retention.policies import wait_for_confirmation
 from apps.schedules.timing.blackouts import Window
+from apps.schedules.timing.slots import smallest_gap
+from apps.schedules.timing.spec import Kind
 
 
 class KeepBackups(StrEnum):
@@ -120,6 +122,8 @@ def update_schedule(*, schedule: Schedule, data: ScheduleData, now: datetime) ->
             draft.storages.set(data.storages)
             if draft.policy_id != before.policy_id:
                 _move_backups(draft)
+            elif draft.policy_id and _counts_otherwise(before, draft, now):
+                wait_for_confirmation(draft.policy_id)
             if windows_before != set(data.blackouts):
                 _write_blackouts(draft, data.blackouts)
             changed = [name for name in EDITED if getattr(before, name) != getattr(draft, name)]
@@ -298,7 +302,17 @@ def _move_backups(schedule: Schedule) -> None:
     mine = Backup.objects.filter(schedule_id=schedule.pk)
     mine.exclude(status=BackupStatus.DELETING).update(policy=schedule.policy, keep_until=None)
     if schedule.policy_id:
-        RetentionPolicy.objects.filter(pk=schedule.policy_id).update(confirmed_version=0)
+        wait_for_confirmation(schedule.policy_id)
+
+
+def _counts_otherwise(before: Schedule, after: Schedule, now: datetime) -> bool:
+    """Whether the same rules would hold less history: in another zone, or with runs closer to each other."""
+    if before.tz != after.tz:
+        return True
+    if all(getattr(before, column) == getattr(after, column) for column in ("kind", "cron", "interval_seconds")):
+        return False
+    gaps = [smallest_gap(row.timing(()), now) if row.kind != Kind.MANUAL else None for row in (before, after)]
+    return gaps[1] is not None and (gaps[0] is None or gaps[1] < gaps[0])
 
 
 # --- inside -------------------------------------------------------------------------------------------------------

@@ -72,6 +72,7 @@ class PolicyForm(forms.ModelForm):
             "keep_within": "Counted back from the newest backup: 36h, 14d, 8w, 6m, 2y.",
             "max_age": "Beats the rules, not the guards: 30d, 6m, 2y. Empty: no limit.",
             "tz": "Where days, weeks, months and years begin.",
+            "pick": "The first for storages that lock what is written: no later backup can push it out.",
             "keep_daily": "Days without a backup do not count.",
         }
 

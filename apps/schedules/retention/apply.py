@@ -94,7 +94,7 @@ def _consider(policy: RetentionPolicy, plan: SetPlan, now: datetime, trigger: Re
         return _record(policy, plan, now, trigger, RetentionStatus.HELD, "A clock jumped: nothing is let go for now.")
     reason = plan.brake()
     if policy.confirmed_version < policy.version:
-        reason = reason or "It is the first plan of the policy since it was made or changed."
+        reason = reason or "It is the first plan since the policy, or when a schedule of it runs, was made or changed."
     if not reason:
         return _apply(policy, plan, now, trigger, None)
     _supersede(policy, plan, now, keep_digest=plan.digest)

@@ -117,6 +117,11 @@ def update_policy(*, policy: RetentionPolicy, data: Mapping[str, Any]) -> Retent
     return draft
 
 
+def wait_for_confirmation(policy_id: uuid.UUID) -> None:
+    """Have the next plan of a policy wait for a person: what its backups are counted by is another by now."""
+    RetentionPolicy.objects.filter(pk=policy_id).update(confirmed_version=0)
+
+
 def delete_policy(*, policy: RetentionPolicy) -> None:
     """Delete a policy that nothing goes by. Raises: PolicyInUse."""
     if policy.schedules.filter(deleted_at=None).exists():
