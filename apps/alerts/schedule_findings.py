@@ -184,7 +184,8 @@ def _caps(now: datetime) -> Iterator[Finding]:
     nth = Window(RowNumber(), partition_by=[F(name) for name in _SET], order_by=F("created_at").desc())
     # Every look leaves a row, but for one that finds its plan waiting already; older rows are of sets that are gone.
     lately = Q(created_at__gte=now - RETENTION_STALE) | Q(status=RetentionStatus.WAITING)
-    runs = RetentionRun.objects.filter(lately, policy__size_cap_bytes__isnull=False).annotate(nth=nth).filter(nth=1)
+    looks = RetentionRun.objects.filter(lately, policy__size_cap_bytes__isnull=False)
+    runs = looks.exclude(status=RetentionStatus.FAILED).annotate(nth=nth).filter(nth=1)
     over: dict[Any, list[RetentionRun]] = defaultdict(list)
     for run in runs.select_related("policy").defer("plan"):
         if run.counts.get("over_cap_bytes", 0) > 0:
@@ -208,7 +209,7 @@ def stale_policies(now: datetime) -> list[RetentionPolicy]:
     somebody is told as that."""
     then = now - RETENTION_STALE
     held = Backup.objects.filter(policy=OuterRef("pk"), expired_at=None, created_at__lt=then)
-    looked = RetentionRun.objects.filter(policy=OuterRef("pk"))
+    looked = RetentionRun.objects.filter(policy=OuterRef("pk")).exclude(status=RetentionStatus.FAILED)
     return list(
         RetentionPolicy.objects.filter(
             Exists(held.exclude(status=BackupStatus.DELETING)),

@@ -16,9 +16,10 @@ from apps.alerts.outbox import DEAD_DELIVERIES
 from apps.alerts.target_states import TargetStanding, TargetState, read_targets
 from apps.backups.leftovers import DELETE_FAILURES
 from apps.backups.models import Backup, BackupStatus
+from apps.backups.policies import RetentionPolicy
 from apps.core.tally import tallies
 from apps.protection.judge import Verdict
-from apps.schedules.models import Clock, RetentionRun, Schedule
+from apps.schedules.models import Clock, RetentionStatus, Schedule
 from apps.schedules.tallies import RUN_COUNT, RUN_MILLISECONDS, RUNS
 from apps.storage.observed import StorageObservation
 
@@ -131,9 +132,11 @@ def _retention() -> Iterator[Metric]:
     )
     # Nobody looks at a policy that holds no backup: it must not seem forgotten.
     held = Backup.objects.filter(policy__isnull=False, expired_at=None).exclude(status=BackupStatus.DELETING)
-    looks = RetentionRun.objects.filter(policy__in=held.order_by().values("policy").distinct()).order_by()
-    for policy, at in looks.values_list("policy__name").annotate(at=Max("created_at")):
-        last.add_metric([policy], at.timestamp())
+    policies = RetentionPolicy.objects.filter(pk__in=held.order_by().values("policy").distinct())
+    looked = Max("runs__created_at", filter=~Q(runs__status=RetentionStatus.FAILED))
+    for policy, at, updated_at in policies.annotate(at=looked).values_list("name", "at", "updated_at"):
+        # Where no look ever succeeded the time counts from when the policy was written: it must not seem to be well.
+        last.add_metric([policy], (at or updated_at).timestamp())
     yield last
     pending = Backup.objects.filter(Q(expired_at__isnull=False) | Q(status=BackupStatus.DELETING)).count()
     yield GaugeMetricFamily(

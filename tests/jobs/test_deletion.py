@@ -422,7 +422,9 @@ class TestKilled:
 
         seen = self.steps(make, storage, lambda: files(folder))
 
-        assert len(seen) >= 16, seen
+        print(f"killed before and after {len(seen) // 2} steps, {len(seen)} points, in a folder")
+        assert len(seen) >= 20, seen
+        assert {"before create", "after create", "before forget", "after forget"} <= set(seen)
 
     @pytest.mark.s3
     @pytest.mark.xdist_group("s3")
@@ -447,6 +449,8 @@ class TestKilled:
 
         seen = self.steps(make, s3_config, look)
 
+        print(f"killed before and after {len(seen) // 2} steps, {len(seen)} points, in a bucket")
+        assert len(seen) >= 20, seen
         assert any("discard" in name for name in seen)
         assert all(key.endswith("shard-9.snapshot") for key in open_uploads(s3_config))
 

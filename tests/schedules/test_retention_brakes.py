@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from apps.alerts.schedule_findings import stale_policies
 from apps.backups.models import Backup
 from apps.backups.policies import RetentionPolicy
 from apps.backups.retention.rules import Rules, Span
@@ -86,6 +87,45 @@ class TestFailures:
 
         assert "the database is on fire" in caplog.text
         assert Backup.objects.filter(status="completed", expired_at=None).count() == 5
+
+    def test_a_policy_that_cannot_be_read_is_told_for_each_of_its_sets_and_counts_as_no_look(
+        self, schedule: Schedule
+    ) -> None:
+        backup_of(schedule, 1, collection_name="songs", schedule_id=None)
+        RetentionPolicy.objects.filter(pk=schedule.policy_id).update(keep_within="nonsense", updated_at=NOW - 9 * DAY)
+
+        run_sweep(now=NOW)
+
+        rows = RetentionRun.objects.order_by("collection_name").values_list(
+            "status", "collection_name", "is_scheduled", "storage__name"
+        )
+        assert list(rows) == [("failed", "films", True, "folder"), ("failed", "songs", False, "folder")]
+        assert "cannot be read" in RetentionRun.objects.all()[0].error
+        assert [policy.pk for policy in stale_policies(NOW + DAY)] == [schedule.policy_id]
+        run_sweep(now=NOW + 15 * DAY)
+        assert RetentionRun.objects.count() == 2, "old failures go"
+
+    def test_a_set_that_fails_keeps_no_other_from_its_turn(
+        self, schedule: Schedule, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from apps.schedules.retention import apply
+
+        for n in range(1, 6):
+            backup_of(schedule, n, collection_name="songs")
+        consider = apply._consider
+
+        def broken(policy: Any, plan: Any, *rest: Any) -> Any:
+            if plan.key.group.collection_name == "films":
+                raise RuntimeError("the secret is 42")
+            return consider(policy, plan, *rest)
+
+        monkeypatch.setattr(apply, "_consider", broken)
+
+        run_sweep(now=NOW)
+
+        failed, applied = RetentionRun.objects.order_by("collection_name")
+        assert (failed.status, applied.status, applied.counts["expired"]) == ("failed", "applied", 2)
+        assert failed.error == "RuntimeError: see the worker's log."
 
     def test_a_policy_that_is_gone_is_no_failure(self, db: None, caplog: pytest.LogCaptureFixture) -> None:
         after_backups("00000000-0000-0000-0000-000000000000")

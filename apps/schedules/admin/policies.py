@@ -276,7 +276,7 @@ class RetentionRunAdmin(FactAdmin):
 
     @admin.display(description="Why")
     def why(self, run: RetentionRun) -> str:
-        return run.reason[:120]
+        return (run.error or run.reason)[:120]
 
     def detail_view(self, request: HttpRequest, obj: RetentionRun) -> HttpResponse:
         return self.page(

@@ -11,7 +11,7 @@ from collections import defaultdict
 from datetime import datetime, timedelta
 
 from django.contrib.auth.models import AbstractBaseUser
-from django.db import transaction
+from django.db import DatabaseError, transaction
 from django.db.models import QuerySet
 
 from apps.audit.trail import record_action
@@ -24,8 +24,8 @@ from apps.core.text import plural
 from apps.jobs.services import delete_backup
 from apps.schedules.clock import may_expire
 from apps.schedules.models import RetentionRun, RetentionStatus, RetentionTrigger
-from apps.schedules.retention.facts import Facts, Group, SetKey, gather
-from apps.schedules.retention.plan import PolicyPlan, SetPlan, plan_group, plan_policy, plan_rules
+from apps.schedules.retention.facts import Facts, Group, SetKey, gather, sets_of
+from apps.schedules.retention.plan import PolicyPlan, PolicyUnreadable, SetPlan, plan_group, plan_policy, plan_rules
 from apps.schedules.retention.policies import EFFECTIVE
 
 logger = logging.getLogger(__name__)
@@ -74,8 +74,14 @@ def confirm_plan(
 
 
 def apply_policy(*, policy: RetentionPolicy, trigger: RetentionTrigger, now: datetime) -> list[RetentionRun]:
-    """Let go what the policy says, set by set; what a brake stops waits for a confirmation."""
-    plan: PolicyPlan = plan_policy(policy, now=now)
+    """Let go what the policy says, set by set; what a brake stops waits for a confirmation.
+
+    A look that fails is written down as that for its set, or for every set when the policy itself cannot be read.
+    """
+    try:
+        plan: PolicyPlan = plan_policy(policy, now=now)
+    except PolicyUnreadable as error:
+        return [_record_failure(policy, key, error, now, trigger) for key in sets_of(policy)]
     runs = []
     for one in plan.sets:
         try:
@@ -83,7 +89,25 @@ def apply_policy(*, policy: RetentionPolicy, trigger: RetentionTrigger, now: dat
                 runs.append(_consider(policy, one, now, trigger))
         except PlanChanged:
             continue  # something moved meanwhile: the next look sees it
+        except DatabaseError:
+            raise
+        except Exception as error:  # the other sets have their turn all the same
+            logger.exception("Retention of %s by %s failed", one.key.group.collection_name, policy)
+            runs.append(_record_failure(policy, one.key, error, now, trigger))
     return runs
+
+
+def _record_failure(
+    policy: RetentionPolicy, key: SetKey, error: Exception, now: datetime, trigger: RetentionTrigger
+) -> RetentionRun:
+    words = str(error) if isinstance(error, BackupmgrError) else f"{type(error).__name__}: see the worker's log."
+    group = key.group
+    return RetentionRun.objects.create(
+        policy=policy, policy_version=policy.version, cluster_id=group.cluster_id, cluster_name=group.cluster_name,
+        collection_name=group.collection_name, shard_id=group.shard_id, storage_id=key.storage_id,
+        is_scheduled=key.is_scheduled, trigger=trigger, status=RetentionStatus.FAILED, error=words, created_at=now,
+        completed_at=now,
+    )  # fmt: skip
 
 
 def _consider(policy: RetentionPolicy, plan: SetPlan, now: datetime, trigger: RetentionTrigger) -> RetentionRun:

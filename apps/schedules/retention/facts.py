@@ -23,6 +23,9 @@ DROP_SHARE = 0.5
 #: Compared with the largest of so many before it, when that holds so many points.
 DROP_COMPARED, DROP_MIN_POINTS = 5, 1000
 
+#: For looks at sets that need no time.
+_NEVER = datetime(9999, 1, 1, tzinfo=UTC)
+
 _EVIDENCE = {
     VerificationKind.RESTORED: 3,
     VerificationKind.OPENED: 2,
@@ -95,6 +98,11 @@ def groups_of(policy: RetentionPolicy) -> list[Group]:
             (cluster_id or cluster_name, collection, shard), Group(cluster_id, cluster_name, collection, shard)
         )
     return list(found.values())
+
+
+def sets_of(policy: RetentionPolicy) -> list[SetKey]:
+    """Return the sets of the policy, whatever its rules say."""
+    return [key for group in groups_of(policy) for key in gather(group, now=_NEVER).sets if key.policy_id == policy.pk]
 
 
 def gather(group: Group, *, now: datetime, with_expired: Iterable[uuid.UUID] = (), lock: bool = False) -> Facts:

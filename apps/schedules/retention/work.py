@@ -24,7 +24,7 @@ from apps.storage.stores import WITHOUT_END
 
 logger = logging.getLogger(__name__)
 
-#: Runs that found nothing to do are kept for so long; the others stay.
+#: Runs that found nothing to do, or failed, are kept for so long; the others stay.
 NOTHING_KEPT = timedelta(days=14)
 #: Of a storage, in one sweep.
 HOLDS_LOOKED_AT = 200
@@ -52,7 +52,8 @@ def run_sweep(*, now: datetime) -> None:
     _guard("deletion", lambda: delete_due(now=now))
     if may_expire(now):  # a clock that has jumped makes records look old, too
         forget_old_records(now=now)
-    RetentionRun.objects.filter(status=RetentionStatus.NOTHING, created_at__lt=now - NOTHING_KEPT).delete()
+    idle = RetentionRun.objects.filter(status__in=(RetentionStatus.NOTHING, RetentionStatus.FAILED))
+    idle.filter(created_at__lt=now - NOTHING_KEPT).delete()
 
 
 def look_at_legal_holds() -> None:
