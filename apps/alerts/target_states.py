@@ -63,20 +63,24 @@ def target_state(
 
 
 def read_targets(verdict: Verdict, *, now: datetime, schedule: Schedule | None = None) -> list[TargetStanding]:
-    """Read the targets of all schedules (or of one) that run by themselves and are not paused: three queries, and one
+    """Read the targets of all schedules (or of one) that run by themselves and are not paused: four queries, and one
     more when a backup has run for long."""
     known = {(one.facts.cluster_id, one.facts.name): one.facts for one in verdict.standings}
     queued = RunItem.objects.filter(status=ItemStatus.QUEUED).order_by()
     running = set(queued.values_list("run__schedule", "collection_name"))
     troubles = {(one.job.schedule_id, one.job.collection_name, one.is_stuck) for one in read_troubles(now)}
-    rows = Target.objects.filter(
-        schedule__enabled=True, schedule__deleted_at=None, schedule__paused_at=None
-    ).select_related("schedule__cluster")
+    rows = Target.objects.filter(schedule__enabled=True, schedule__deleted_at=None, schedule__paused_at=None)
+    owners = Schedule.objects.filter(enabled=True, deleted_at=None, paused_at=None)
     if schedule is not None:
-        rows = rows.filter(schedule=schedule)
+        rows, owners = rows.filter(schedule=schedule), owners.filter(pk=schedule.pk)
+    # Columns beside the rows: there may be thousands of either.
+    named = {row[0]: row[1:] for row in owners.values_list("pk", "name", "cluster_id", "cluster__name")}
     found = []
     for row in rows.order_by("schedule__name", "collection_name", "id"):
-        facts = known.get((str(row.schedule.cluster_id), row.collection_name))
+        if row.schedule_id not in named:
+            continue  # paused between the two queries
+        schedule_name, cluster_id, cluster_name = named[row.schedule_id]
+        facts = known.get((str(cluster_id), row.collection_name))
         tests = [at for at in (facts.tested_at, facts.proven_at) if at] if facts else []
         state = target_state(
             row,
@@ -89,8 +93,8 @@ def read_targets(verdict: Verdict, *, now: datetime, schedule: Schedule | None =
         found.append(
             TargetStanding(
                 schedule_id=str(row.schedule_id),
-                schedule=row.schedule.name,
-                cluster=row.schedule.cluster.name,
+                schedule=schedule_name,
+                cluster=cluster_name,
                 collection=row.collection_name,
                 state=state,
                 last_ok_slot=row.last_ok_slot,

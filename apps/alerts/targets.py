@@ -13,7 +13,8 @@ from datetime import datetime, timedelta
 from hashlib import blake2b
 from typing import Any, NamedTuple
 
-from django.db.models import Exists, Max, OuterRef
+from django.db.models import Exists, F, Max, Min, OuterRef, Window
+from django.db.models.functions import RowNumber
 from django.utils import timezone
 
 from apps.alerts.models import AlertClock, Target
@@ -191,20 +192,21 @@ def _reckon(
 def expected(now: datetime) -> dict[tuple[str, str], Expectation]:
     """What the schedules expect, for the verdict (apps.protection.expectations): of several the earliest deadline."""
     rows = Target.objects.filter(schedule__enabled=True, schedule__deleted_at=None, schedule__paused_at=None)
-    found: dict[tuple[str, str], Expectation] = {}
-    columns = rows.exclude(deadline_at=None).values_list(
-        "schedule__cluster", "collection_name", "deadline_at", "schedule__name", "schedule__next_run_at"
+    # Every page asks for this, and there may be many schedules for each collection: the database picks the earliest.
+    collection = [F("schedule__cluster"), F("collection_name")]
+    first = (
+        rows.exclude(deadline_at=None)
+        .annotate(
+            nth=Window(RowNumber(), partition_by=collection, order_by="deadline_at"),
+            next_run_at=Window(Min("schedule__next_run_at"), partition_by=collection),
+        )
+        .filter(nth=1)
     )
+    found: dict[tuple[str, str], Expectation] = {}
+    columns = first.values_list("schedule__cluster", "collection_name", "deadline_at", "schedule__name", "next_run_at")
     for cluster_id, name, deadline_at, schedule, next_run_at in columns:
-        key = (str(cluster_id), name)
-        before = found.get(key)
-        upcoming = [at for at in (next_run_at, before.next_run_at if before else None) if at is not None]
-        if deadline_at is None:
-            continue
-        if before is None or before.expected_by is None or deadline_at < before.expected_by:
+        if deadline_at is not None:
             at = timezone.localtime(deadline_at)  # in the zone of who looks, else UTC
             words = f"expected by the schedule {schedule} until {at:%Y-%m-%d %H:%M %Z}"
-            found[key] = Expectation(deadline_at, words, min(upcoming, default=None))
-        else:
-            found[key] = Expectation(before.expected_by, before.words, min(upcoming, default=None))
+            found[(str(cluster_id), name)] = Expectation(deadline_at, words, next_run_at)
     return found

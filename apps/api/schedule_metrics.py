@@ -17,23 +17,27 @@ from apps.alerts.target_states import TargetStanding, TargetState, read_targets
 from apps.backups.leftovers import DELETE_FAILURES
 from apps.backups.models import Backup, BackupStatus
 from apps.backups.policies import RetentionPolicy
-from apps.core.tally import tallies
+from apps.core.tally import all_tallies
 from apps.protection.judge import Verdict
 from apps.schedules.models import Clock, RetentionStatus, Schedule
 from apps.schedules.tallies import RUN_COUNT, RUN_MILLISECONDS, RUNS
 from apps.storage.observed import StorageObservation
 
 _TARGET = ["schedule", "cluster", "collection"]
+#: By name and (about, result): apps/core/tally.py.
+Figures = dict[str, dict[tuple[str, str], int]]
 
 
 def schedule_metrics(verdict: Verdict, *, now: datetime) -> Iterator[Metric]:
     """Everything that the verdict alone does not tell. A fixed number of queries."""
-    schedules = list(Schedule.objects.live().select_related("cluster").order_by("name", "id"))
+    live = Schedule.objects.live().select_related("cluster").order_by("name", "id")
+    schedules = list(live.only("name", "error", "enabled", "paused_at", "next_run_at", "cluster__name"))
     yield from _schedules(schedules)
     yield from _targets(verdict, schedules, now)
-    yield from _runs(schedules)
-    yield from _retention()
-    yield from _deliveries()
+    figures = all_tallies()
+    yield from _runs(schedules, figures)
+    yield from _retention(figures)
+    yield from _deliveries(figures)
     yield _storages()
     yield from _tick(schedules, now)
 
@@ -84,8 +88,11 @@ def _targets(verdict: Verdict, schedules: list[Schedule], now: datetime) -> Iter
         if len(tests) == len(group):
             verified.add_metric(labels, min(tests).timestamp())
     numbers = Counter((one.schedule_id, one.state) for one in targets)
+    many = len(schedules) > settings.BACKUPMGR_METRICS_MAX_TARGETS
     for row in schedules:
         for state in TargetState:
+            if many and not numbers[(str(row.pk), state)]:
+                continue  # of thousands of schedules only what there is
             counts.add_metric([row.name, row.cluster.name, state], numbers[(str(row.pk), state)])
     yield from (deadline, verified, states, counts)
     yield _last_success(schedules, by_schedule)
@@ -111,22 +118,22 @@ def _last_success(schedules: list[Schedule], by_schedule: bool) -> Metric:
     return family
 
 
-def _runs(schedules: list[Schedule]) -> Iterator[Metric]:
+def _runs(schedules: list[Schedule], figures: Figures) -> Iterator[Metric]:
     names = {str(row.pk): [row.name, row.cluster.name] for row in schedules}
     runs = CounterMetricFamily("backupmgr_runs", "Runs by what came of them", labels=["schedule", "cluster", "result"])
-    for (about, result), number in sorted(tallies(RUNS).items()):
+    for (about, result), number in sorted(figures[RUNS].items()):
         if about in names:
             runs.add_metric([*names[about], result], number)
     took = SummaryMetricFamily(
         "backupmgr_run_duration_seconds", "How long runs took, from firing to end", labels=["schedule", "cluster"]
     )
-    counts, milliseconds = tallies(RUN_COUNT), tallies(RUN_MILLISECONDS)
+    counts, milliseconds = figures[RUN_COUNT], figures[RUN_MILLISECONDS]
     for about, labels in names.items():
         took.add_metric(labels, counts.get((about, ""), 0), milliseconds.get((about, ""), 0) / 1000)
     yield from (runs, took)
 
 
-def _retention() -> Iterator[Metric]:
+def _retention(figures: Figures) -> Iterator[Metric]:
     last = GaugeMetricFamily(
         "backupmgr_retention_last_run_timestamp_seconds", "When retention last looked at the policy", labels=["policy"]
     )
@@ -145,17 +152,17 @@ def _retention() -> Iterator[Metric]:
     yield CounterMetricFamily(
         "backupmgr_retention_delete_failures",
         "Fruitless tries to delete a backup",
-        sum(tallies(DELETE_FAILURES).values()),
+        sum(figures[DELETE_FAILURES].values()),
     )
 
 
-def _deliveries() -> Iterator[Metric]:
+def _deliveries(figures: Figures) -> Iterator[Metric]:
     pending = GaugeMetricFamily(
         "backupmgr_deliveries_pending", "Messages that wait to be delivered", labels=["channel"]
     )
     dead = CounterMetricFamily("backupmgr_deliveries_dead", "Messages that were given up", labels=["channel"])
     waits = Q(deliveries__state__in=(DeliveryState.PENDING, DeliveryState.SENDING))
-    given_up = tallies(DEAD_DELIVERIES)
+    given_up = figures[DEAD_DELIVERIES]
     for channel in Channel.objects.annotate(waiting=Count("deliveries", filter=waits)).order_by("name"):
         waiting: Any = channel.waiting
         pending.add_metric([channel.name], waiting)

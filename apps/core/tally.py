@@ -51,3 +51,11 @@ def tallies(name: str) -> dict[tuple[str, str], int]:
     """Return (about, result) → figure."""
     rows = Tally.objects.filter(name=name).values_list("about", "result", "value")
     return {(about, result): value for about, result, value in rows}
+
+
+def all_tallies() -> dict[str, dict[tuple[str, str], int]]:
+    """Return all figures by name, each as `tallies` does; one query."""
+    found: dict[str, dict[tuple[str, str], int]] = defaultdict(dict)
+    for name, about, result, value in Tally.objects.values_list("name", "about", "result", "value"):
+        found[name][(about, result)] = value
+    return found

@@ -37,6 +37,7 @@ from apps.schedules.models import (
     ScheduleRun,
     Trigger,
 )
+from apps.schedules.models.run import RunQuerySet
 from apps.schedules.selection import Selection, select
 from apps.schedules.tallies import count_ended
 from apps.schedules.timing.slots import gap_after
@@ -47,6 +48,8 @@ logger = logging.getLogger(__name__)
 
 #: Who takes a run has this long for it before another process may.
 CLAIM = timedelta(minutes=2)
+#: Runs that are looked for at once. One of a higher priority that comes meanwhile waits for no more than these.
+TAKEN_AT_ONCE = 50
 #: Items written in one transaction.
 CHUNK = 100
 #: One delivery goes on for no longer than this; the next one goes on.
@@ -67,33 +70,52 @@ def expand_runs(*unused: Any, **unknown: Any) -> int:
     """Expand runs until none is left to take; return how many were. What the queue calls."""
     done = 0
     started = time.monotonic()
-    while time.monotonic() - started < BUDGET_SECONDS and not drain.requested():
-        run = claim_run(now=timezone.now())
-        if run is None:
-            break
-        try:
-            expand(run)
-        except ClaimLost:
-            logger.warning("Run %s: another process has taken it", run.pk)
-        except Exception as error:
-            logger.exception("Run %s could not be expanded", run.pk)
-            _end(run, RunStatus.FAILED, f"An internal error stopped it ({type(error).__name__}); see the worker's log.")
-        done += 1
+    while waiting := runs_waiting(now=timezone.now()):
+        before = done
+        for run_id in waiting:
+            if time.monotonic() - started > BUDGET_SECONDS or drain.requested():
+                return done
+            run = claim_run(run_id, now=timezone.now())
+            if run is not None:
+                _expand_apart(run)
+                done += 1
+        if done == before:
+            break  # others are at it
     return done
 
 
-def claim_run(*, now: datetime) -> ScheduleRun | None:
-    """Take the run that has waited longest for its collections to be looked up; None when there is none."""
-    waiting = ScheduleRun.objects.filter(status=RunStatus.EXPANDING).filter(
-        Q(claimed_until=None) | Q(claimed_until__lte=now)
+def _expand_apart(run: ScheduleRun) -> None:
+    """What is wrong with one run stops no other."""
+    try:
+        expand(run)
+    except ClaimLost:
+        logger.warning("Run %s: another process has taken it", run.pk)
+    except Exception as error:
+        logger.exception("Run %s could not be expanded", run.pk)
+        _end(run, RunStatus.FAILED, f"An internal error stopped it ({type(error).__name__}); see the worker's log.")
+
+
+def runs_waiting(*, now: datetime) -> list[uuid.UUID]:
+    """Return the runs whose collections are to be looked up next: a few at once, since thousands may wait."""
+    waiting = _claimable(now).order_by("-schedule__priority", "created_at", "id")
+    return list(waiting.values_list("pk", flat=True)[:TAKEN_AT_ONCE])
+
+
+def claim_run(run_id: uuid.UUID, *, now: datetime) -> ScheduleRun | None:
+    """Take the run; None when another process has it."""
+    taken = (
+        _claimable(now)
+        .filter(pk=run_id)
+        .update(claim_token=uuid.uuid4(), claimed_until=now + CLAIM, expand_count=F("expand_count") + 1)
     )
-    for run_id in waiting.order_by("-schedule__priority", "created_at", "id").values_list("pk", flat=True)[:20]:
-        taken = waiting.filter(pk=run_id).update(
-            claim_token=uuid.uuid4(), claimed_until=now + CLAIM, expand_count=F("expand_count") + 1
-        )
-        if taken:
-            return ScheduleRun.objects.select_related("schedule__cluster", "schedule__policy").get(pk=run_id)
-    return None
+    if not taken:
+        return None
+    return ScheduleRun.objects.select_related("schedule__cluster", "schedule__policy").get(pk=run_id)
+
+
+def _claimable(now: datetime) -> RunQuerySet:
+    free = Q(claimed_until=None) | Q(claimed_until__lte=now)
+    return ScheduleRun.objects.filter(free, status=RunStatus.EXPANDING)
 
 
 def expand(run: ScheduleRun) -> None:

@@ -28,15 +28,13 @@ RETAIN = "apps.schedules.retention.work.after_backups"
 
 def settle_runs(*, now: datetime) -> int:
     """Look after all open runs; return how many ended. One query when there is none. Raises: DatabaseError."""
-    open_runs = list(ScheduleRun.objects.open().order_by("created_at").values_list("pk", "status", "created_at"))
-    if not open_runs:
+    if not ScheduleRun.objects.open().exists():
         return 0
     _deliver_again(now)
     _cancel_in_blackouts(now)
     _settle_items(now)
-    running = [pk for pk, status, _ in open_runs if status == RunStatus.RUNNING]
     waits = RunItem.objects.filter(run=OuterRef("pk"), status=ItemStatus.QUEUED)
-    over = ScheduleRun.objects.filter(pk__in=running, status=RunStatus.RUNNING).filter(~Exists(waits))
+    over = ScheduleRun.objects.filter(~Exists(waits), status=RunStatus.RUNNING)
     return sum(_close(run, now) for run in over.select_related("schedule"))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -297,3 +298,25 @@ def test_a_day_with_many_schedules_names_some_and_counts_the_others(
 
     assert "and 3 more<" in page
     assert "and 4 more planned" in page
+
+
+def test_the_month_of_very_many_schedules_counts_their_runs_together(
+    nightly: Schedule, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = Schedule.objects.get(pk=nightly.pk)
+    other.pk, other.name, other._state.adding = uuid.uuid4(), "other", True
+    other.save()
+    for schedule, status in ((nightly, "ok"), (other, "ok"), (other, "failed")):
+        ScheduleRun.objects.create(
+            schedule=schedule, slot=datetime(2026, 3, 3, len(status), tzinfo=UTC), status=status, created_at=NOW,
+            completed_at=NOW,
+        )  # fmt: skip
+
+    def third() -> list[tuple[str, int]]:
+        day = next(day for week in month_of(date(2026, 3, 1), NOW) for day in week if day.day == date(2026, 3, 3))
+        assert day.link
+        return [(name, count) for _, name, count in day.done]
+
+    assert third() == [("other", 1), (nightly.name, 1), ("other", 1)]
+    monkeypatch.setattr("apps.schedules.admin.month.MOST_APART", 1)
+    assert third() == [("all schedules", 1), ("all schedules", 2)]

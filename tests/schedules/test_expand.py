@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 
@@ -15,7 +15,7 @@ from apps.clusters.models import Cluster
 from apps.jobs.models import Job
 from apps.jobs.runner import run_job
 from apps.sandbox import SandboxNode
-from apps.schedules.expand import claim_run, expand, expand_runs
+from apps.schedules.expand import claim_run, expand, expand_runs, runs_waiting
 from apps.schedules.models import CollectionTag, RunItem, Schedule, ScheduleRun
 from apps.schedules.services import ScheduleBusy, run_now
 from apps.schedules.settle import settle_runs
@@ -39,6 +39,11 @@ def go(schedule: Schedule, *, jobs: bool = True) -> ScheduleRun:
         pass
     settle_runs(now=timezone.now())
     return ScheduleRun.objects.get(pk=run.pk)
+
+
+def take_run(*, now: datetime) -> ScheduleRun | None:
+    """Take the run that waits first."""
+    return next((run for run_id in runs_waiting(now=now) if (run := claim_run(run_id, now=now))), None)
 
 
 def items(run: ScheduleRun) -> dict[str, str]:
@@ -120,9 +125,9 @@ def test_a_cluster_that_is_away_is_asked_again_and_then_the_run_fails(
 
     assert run.status == "expanding"
     assert run.error.startswith("The collections of 'main' could not be listed: ")
-    assert claim_run(now=timezone.now()) is None
+    assert take_run(now=timezone.now()) is None
     for _ in range(3):
-        taken = claim_run(now=timezone.now() + timedelta(hours=1))
+        taken = take_run(now=timezone.now() + timedelta(hours=1))
         assert taken is not None
         expand(taken)
     run.refresh_from_db()
@@ -322,7 +327,7 @@ def test_an_expansion_that_was_killed_goes_on_without_doubling(
         expand_runs()
     assert RunItem.objects.count() == Job.objects.count() == 2
 
-    run = claim_run(now=timezone.now() + timedelta(minutes=3))
+    run = take_run(now=timezone.now() + timedelta(minutes=3))
     assert run is not None
     expand(run)
 
@@ -337,8 +342,8 @@ def test_a_process_that_lost_its_claim_writes_nothing(
 
     collections.create("films", 1, shards=1)
     run_now(schedule=make_here(), now=timezone.now())
-    slow = claim_run(now=timezone.now() - timedelta(minutes=3))
-    quick = claim_run(now=timezone.now())
+    slow = take_run(now=timezone.now() - timedelta(minutes=3))
+    quick = take_run(now=timezone.now())
     assert slow is not None and quick is not None
 
     with pytest.raises(ClaimLost):
@@ -346,3 +351,34 @@ def test_a_process_that_lost_its_claim_writes_nothing(
     expand(quick)
 
     assert Job.objects.count() == 1
+
+
+def test_more_runs_than_are_looked_for_at_once_all_get_their_jobs_the_urgent_ones_first(
+    make_here: Callable[..., Schedule], collections: Collections, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("apps.schedules.expand.TAKEN_AT_ONCE", 3)
+    for n in range(8):
+        collections.create(f"c{n}", 1, shards=1)
+        run_now(schedule=make_here(f"schedule {n}", include=[f"c{n}"], priority=n), now=timezone.now())
+
+    assert expand_runs() == 8
+
+    assert not ScheduleRun.objects.exclude(status="running").exists()
+    begun = ScheduleRun.objects.order_by("started_at").values_list("schedule__priority", flat=True)
+    assert list(begun) == [7, 6, 5, 4, 3, 2, 1, 0]
+
+
+def test_a_run_that_another_process_has_taken_meanwhile_is_left_to_it(
+    make_here: Callable[..., Schedule], collections: Collections
+) -> None:
+    collections.create("films", 1, shards=1)
+    first, second = (run_now(schedule=make_here(name), now=timezone.now()) for name in ("one", "two"))
+    waiting = runs_waiting(now=timezone.now())
+    assert waiting == [first.pk, second.pk]
+    assert claim_run(first.pk, now=timezone.now()) is not None
+
+    assert claim_run(first.pk, now=timezone.now()) is None
+    assert expand_runs() == 1
+
+    first.refresh_from_db()
+    assert first.status == "expanding"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import calendar
 from collections import Counter, defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta, tzinfo
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,7 @@ from django.utils.safestring import SafeString
 
 from apps.clusters.models import Cluster
 from apps.core.admin_cells import state_cell
-from apps.schedules.admin.calendar import UtcMinute, by_day, calendar_of_cluster, rank, runs_address
+from apps.schedules.admin.calendar import UtcMinute, by_day, calendar_of_cluster, count_runs, rank, runs_address
 from apps.schedules.admin.cells import RUN_WORDS
 from apps.schedules.admin.today import today_of
 from apps.schedules.advance import windows_of
@@ -28,9 +28,11 @@ if TYPE_CHECKING:
     from apps.schedules.admin.schedules import ScheduleAdmin
 
 #: A schedule that runs more often in a month than this is told by its first runs and a sign.
-MOST_RUNS = 200
+MOST_RUNS = 150
 #: So many schedules are planned ahead: those that run next.
-MOST_PLANNED = 200
+MOST_PLANNED = 100
+#: Of more schedules than this what has run is counted for all of them together.
+MOST_APART = 500
 #: So many schedules are named on a day; the others are counted.
 MOST_NAMED = 6
 
@@ -65,7 +67,7 @@ class Day:
 
 
 def month_of(first: date, now: datetime, cluster: Cluster | None = None) -> list[list[Day]]:
-    """Return the weeks (from Monday) of the month that begins with `first`, in the viewer's zone. Three queries."""
+    """Return the weeks (from Monday) of the month that begins with `first`, in the viewer's zone. Four queries."""
     zone = timezone.get_current_timezone()
     weeks = calendar.Calendar().monthdatescalendar(first.year, first.month)
 
@@ -79,7 +81,8 @@ def month_of(first: date, now: datetime, cluster: Cluster | None = None) -> list
     if cluster is not None:
         runs, schedules = runs.filter(schedule__cluster=cluster), schedules.filter(cluster=cluster)
         filters = {"schedule__cluster__id__exact": cluster.pk}
-    done, reach = _done(runs, weeks[0][0], weeks[-1][-1], zone)
+    apart = schedules.count() <= MOST_APART
+    done, reach = (_done if apart else _done_by_all)(runs, weeks[0][0], weeks[-1][-1], zone)
     planned = _planned(schedules, max(begin, now), end, zone)
     today = now.astimezone(zone).date()
 
@@ -124,15 +127,35 @@ def _done(
     }, reach
 
 
+def _done_by_all(
+    runs: QuerySet[ScheduleRun], first: date, last: date, zone: tzinfo
+) -> tuple[dict[date, list[tuple[SafeString, str, int]]], dict[date, date]]:
+    """The same without the names of the schedules."""
+    days = by_day(count_runs(runs, zone), zone, first, last)
+    return {
+        day: [
+            (state_cell(*RUN_WORDS[RunStatus(status)]), "all schedules", found.counts[status])
+            for status in sorted(found.counts, key=rank)
+        ]
+        for day, found in days.items()
+    }, {day: found.until for day, found in days.items()}
+
+
 def _planned(
     schedules: QuerySet[Schedule], begin: datetime, end: datetime, zone: tzinfo
 ) -> dict[date, list[tuple[str, str]]]:
     ahead = list(schedules.order_by(F("next_run_at").asc(nulls_last=True), "name")[:MOST_PLANNED])
     windows = windows_of(ahead)
     found: dict[date, list[tuple[str, str]]] = defaultdict(list)
+    known: dict[Timing, tuple[Counter[date], bool]] = {}
     for schedule in sorted(ahead, key=lambda one: (one.name, one.pk)):
+        timing = schedule.timing(windows[schedule.pk])
+        if not timing.jitter_seconds:
+            timing = replace(timing, jitter_key="")  # many schedules follow one rule
         try:
-            counts, cut = _days(schedule.timing(windows[schedule.pk]), begin, end, zone)
+            if timing not in known:
+                known[timing] = _days(timing, begin, end, zone)
+            counts, cut = known[timing]
         except TimingInvalid:
             continue
         for day, count in counts.items():

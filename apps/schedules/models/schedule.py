@@ -159,7 +159,10 @@ class Schedule(TimestampedModel):
             models.CheckConstraint(condition=Q(overlap__in=Overlap.values), name="schedule_overlap_known"),
             models.CheckConstraint(condition=Q(catchup__in=CatchUp.values), name="schedule_catchup_known"),
         ]
-        indexes = [models.Index(fields=["next_run_at"], condition=Q(enabled=True), name="schedule_due")]
+        indexes = [
+            models.Index(fields=["next_run_at"], condition=Q(enabled=True), name="schedule_due"),
+            models.Index(fields=["name", "id"], condition=Q(deleted_at=None), name="schedule_by_name"),
+        ]
 
     def __str__(self) -> str:
         return self.name
