@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from django.contrib import admin, messages
+from django.core.exceptions import ValidationError
 from django.db.models import Q
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, HttpResponseNotAllowed, HttpResponseRedirect
 from django.urls import reverse
@@ -19,7 +20,7 @@ from django.utils.safestring import SafeString
 from apps.audit.trail import record_action
 from apps.backups.catalogue import rescan
 from apps.backups.deletion import lock_words
-from apps.backups.models import Backup, BackupStatus, Leftover, Part
+from apps.backups.models import Backup, BackupStatus, DeletedBackup, Leftover, Part
 from apps.backups.origin import origin_of
 from apps.backups.parts_page import send_manifest, stream_part
 from apps.backups.plan import PlanBlocked, check_versions
@@ -166,6 +167,17 @@ class BackupAdmin(FactAdmin):
     def object_queryset(self, request: HttpRequest) -> Any:
         return Backup.objects.select_related("storage", "cluster", "policy")
 
+    def change_view(
+        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        """A deleted one is not there any more; what is on record of it is."""
+        found = self.find(request, object_id)
+        if found is not None:
+            return self.detail_view(request, found)
+        record = _record_of(object_id)
+        where = reverse("admin:backups_deletedbackup_change", args=[record.pk]) if record is not None else ""
+        return self.gone(request, ways=[("What is on record of it", where)] if where else None)
+
     def own_urls(self) -> list[tuple[str, str, Callable[..., HttpResponseBase]]]:
         return [
             ("rescan/<uuid:storage_id>/", "backups_backup_rescan", self.rescan_view),
@@ -284,6 +296,13 @@ class BackupAdmin(FactAdmin):
             if len(result.problems) > SHOWN_PROBLEMS:
                 messages.warning(request, f"And {len(result.problems) - SHOWN_PROBLEMS} more.")
         return HttpResponseRedirect(reverse("admin:storage_storageconfig_change", args=[storage.pk]))
+
+
+def _record_of(backup_id: str) -> DeletedBackup | None:
+    try:
+        return DeletedBackup.objects.filter(backup_id=backup_id).order_by("-created_at").first()
+    except (ValueError, ValidationError):
+        return None
 
 
 def fits(backup: Backup) -> list[str]:

@@ -82,3 +82,17 @@ def test_their_pages_tell_and_change_nothing(db: None, group: str) -> None:
     assert "ana &lt;b&gt;" in other and "Nobody gave one." in other
     assert client.get(reverse("admin:backups_deletedbackup_add")).status_code == 403
     assert client.get(reverse("admin:backups_deletedbackup_delete", args=[films.pk])).status_code == 403
+
+
+def test_the_page_of_a_deleted_backup_leads_to_what_is_on_record(db: None) -> None:
+    films, client = record(), Client()
+    client.force_login(person("viewer"))
+
+    def page(backup_id: object) -> tuple[int, bool]:
+        answer = client.get(reverse("admin:backups_backup_change", args=[backup_id]))
+        there = reverse("admin:backups_deletedbackup_change", args=[films.pk]) in answer.content.decode()
+        return answer.status_code, there
+
+    assert page(films.backup_id) == (404, True)
+    assert page(uuid.uuid4()) == (404, False)
+    assert page("nonsense") == (404, False)

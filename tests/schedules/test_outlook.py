@@ -7,6 +7,8 @@ from dataclasses import replace
 from datetime import date, timedelta
 from typing import Any
 
+import pytest
+
 from apps.backups.models import Backup
 from apps.backups.policies import RetentionPolicy
 from apps.backups.retention.forecast import Forecast
@@ -140,3 +142,20 @@ def test_other_rules_are_compared_and_nothing_is_saved(make: Callable[..., Sched
 
 def test_a_policy_without_backups_has_no_outlook(away: Cluster) -> None:
     assert forecast_plan(plan_policy(make_policy(), now=NOW), now=NOW) == {}
+
+
+def test_sets_beyond_what_a_page_may_cost_have_none_and_it_says_so(
+    make: Callable[..., Schedule], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    schedule = make(policy=make_policy())
+    three_of(schedule)
+    three_of(schedule, collection_name="songs")
+    plan = plan_policy(schedule.policy, now=NOW)  # type: ignore[arg-type]
+    assert len(forecast_plan(plan, now=NOW)) == 2
+    monkeypatch.setattr("apps.schedules.retention.outlook.LOOKS_ALTOGETHER", 10)
+
+    found = forecast_plan(plan, now=NOW)
+
+    assert [key.group.collection_name for key in found] == ["films"]
+    assert not found[plan.sets[0].key].is_whole
+    assert fate_words(found.get(plan.sets[1].key), "x") == ""

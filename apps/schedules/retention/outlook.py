@@ -20,7 +20,7 @@ from apps.schedules.timing.slots import due, slots
 from apps.schedules.timing.spec import Kind, TimingInvalid
 
 #: Of all sets of a policy together: a page must not take long. The sets that come later have no forecast.
-LOOKS_ALTOGETHER = 300_000
+LOOKS_ALTOGETHER = 150_000
 #: Of all schedules of a policy together; an expression that fires every five minutes uses them up in two months.
 SLOTS_ALTOGETHER = 20_000
 #: Of one schedule, at most and (however many there are) at least.
@@ -50,7 +50,7 @@ def forecast_plan(plan: PolicyPlan, *, now: datetime, only: Iterable[SetPlan] | 
             frozen=bool(one.frozen),
             looks=min(LOOKS, left),
         )
-        left -= (DAYS + 1) * max(1, len(one.facts))
+        left -= found[one.key].looks
     return found
 
 
