@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from fnmatch import fnmatchcase
 from typing import Any
 
 from django.db.models import Case, IntegerField, Q, Value, When
@@ -10,7 +11,8 @@ from django.http import HttpRequest
 from django.urls import reverse
 from django.utils.http import urlencode
 
-from apps.alerts.models import Incident, Severity
+from apps.alerts.models import PING_KINDS, Channel, Incident, Severity
+from apps.alerts.ping_settings import ping_settings
 from apps.alerts.target_states import TargetStanding, TargetState, read_targets
 from apps.core.admin_cells import BAD, BUSY, OFF, OK, WAIT, WARN, exact, state_cell
 from apps.core.text import plural
@@ -51,6 +53,22 @@ def targets_part(request: HttpRequest, schedule: Schedule, now: datetime) -> Par
             "is_paused": schedule.is_paused,
         },
     )
+
+
+def pings_part(request: HttpRequest, schedule: Schedule, now: datetime) -> Part | None:
+    """What to enter at a receiver of pings, for those who make channels."""
+    if not request.user.has_perm("alerts.view_channel"):
+        return None
+    settings = ping_settings(schedule, now=now)
+    if settings is None or not schedule.enabled:
+        return None
+    rows = Channel.objects.filter(kind__in=PING_KINDS, enabled=True).only("name", "schedules").order_by("name")
+    channels = [
+        (row.name, reverse("admin:alerts_channel_change", args=[row.pk]))
+        for row in rows
+        if any(fnmatchcase(schedule.name, glob) for glob in row.schedules)
+    ]
+    return Part("admin/alerts/schedule_pings.html", {"settings": settings, "channels": channels})
 
 
 def overdue_warnings(schedule: Schedule, now: datetime) -> list[str]:

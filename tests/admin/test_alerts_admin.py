@@ -91,6 +91,26 @@ def test_a_ping_channel_shows_what_to_enter_at_the_receiver(root: Client, httpse
     assert "at the receiver" not in root.get(reverse("admin:alerts_channel_change", args=[mail.pk])).content.decode()
 
 
+def test_a_schedules_page_shows_what_to_enter_at_a_receiver_of_its_pings(
+    root: Client, as_: Callable[[str], Client], httpserver: Any, folder: Any
+) -> None:
+    StorageConfig.objects.create(name="vault", type="local", path=str(folder))
+    make = maker(Cluster.objects.create(name="berlin", url="http://127.0.0.1:9"))
+    schedule = make("nightly", now=timezone.now(), cron="17 2 * * *", tz="Europe/Berlin", grace_seconds=5400)
+    page = reverse("admin:schedules_schedule_change", args=[schedule.pk])
+    assert "none tells of its runs yet" in root.get(page).content.decode()
+    data = {"name": "hc", "kind": "ping", "address": httpserver.url_for(f"/{CANARY}"), "schedules": ["n*"]}
+    save_channel(channel=None, data=data)
+    save_channel(channel=None, data=data | {"name": "elsewhere", "schedules": ["x*"]})
+
+    shown = root.get(page).content.decode()
+    for words in ("Dead-man pings", ">17 2 * * *<", ">Europe/Berlin<", "1 h 30 min", ">hc<"):
+        assert words in shown
+    assert "elsewhere" not in shown
+    assert CANARY not in shown
+    assert "Dead-man pings" not in as_("viewer").get(page).content.decode()
+
+
 def test_the_default_channel_and_successes_are_set_in_the_form(root: Client, httpserver: Any) -> None:
     address = httpserver.url_for("/x")
     data = form(address, is_default="on", tell_success="on")

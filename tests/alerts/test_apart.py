@@ -66,6 +66,8 @@ def test_channels_that_fail_change_no_job_and_no_run(
     [
         ("webhook", "http://127.0.0.1:9/{key}?token={key}"),
         ("ping", "http://127.0.0.1:9/ping/{key}"),
+        ("kuma", "http://127.0.0.1:9/api/push/{key}?status=up&x={key}"),
+        ("url", "http://127.0.0.1:9/{key}/{{state}}?token={key}&m={{message}}"),
         ("apprise", "gotify://127.0.0.1:9/{key}"),
         ("apprise", "slack://{key}/{key}/{key}"),
         ("email", "{key}@example.com"),
@@ -80,11 +82,13 @@ def test_no_secret_of_a_channel_is_logged_stored_or_shown(
     url = "slack://T1JJ3T3L2/A1BRTD4JD/TIiajkdnlazkcOXrIdevi7FQ" if "slack" in address else address.format(key=key)
     made = Channel(name="ops", kind=kind)
     made.address, made.signing_key = url, CANARY
+    made.schedules = ["*"]
     made.save()
     now = timezone.now()
     Delivery.objects.create(
-        channel=made, kind="alert", key=made.pk, subject="x", text="x", next_try_at=now, created_at=now
-    )
+        channel=made, kind="ping" if made.is_ping else "alert", key=made.pk, subject="x", text="x", next_try_at=now,
+        created_at=now,
+    )  # fmt: skip
     if "slack" not in address:  # nothing leaves this host
         deliver_due(clock=lambda: now)
 

@@ -120,6 +120,17 @@ def test_states_are_told_by_the_metrics(world: World, admin_client: Any) -> None
     assert f'{labels},state="stuck"}} 1.0' in admin_client.get("/metrics").content.decode()
 
 
+def test_the_api_lists_what_a_schedule_owes(world: World, admin_client: Any) -> None:
+    (found,) = admin_client.get(f"/api/v1/schedules/{world.schedule.pk}/targets").json()["result"]
+
+    assert (found["collection"], found["state"]) == ("products", "slow")
+    assert found["last_ok_slot"] is None
+    assert found["due_at"] < found["deadline_at"]
+    Schedule.objects.update(enabled=False, next_fire_at=None, next_run_at=None)
+    assert admin_client.get(f"/api/v1/schedules/{world.schedule.pk}/targets").json()["result"] == []
+    assert admin_client.get(f"/api/v1/schedules/{world.cluster.pk}/targets").status_code == 404
+
+
 def test_a_run_counts_for_a_collection_only_when_all_storages_have_it(world: World) -> None:
     second = StorageConfig.objects.create(name="second", type="local", path=world.storage.path)
     slot = world.run.slot

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 from apps.alerts.models import Channel, Delivery
 from apps.alerts.senders.errors import NotDelivered
-from apps.core.outbound import current_guard
+from apps.core.outbound import current_guard, current_policy
 
 #: Services that carry words to people elsewhere. Not on it: what acts on this host (dbus, syslog, …), and everything
 #: that reads files or includes other configurations.
@@ -21,25 +20,42 @@ ALLOWED = frozenset(
 _OWN_HOST = frozenset(
     {"ntfy", "ntfys", "gotify", "gotifys", "mmost", "mmosts", "matrix", "matrixs", "rocket", "rockets"}
 )
+#: Modes of these in which the host of the URL is a topic or a token, and the service one of somebody else's.
+_ELSEWHERE = frozenset({"cloud", "t2bot"})
 _TIMEOUT = 4
 
 
-def check_apprise_url(url: str) -> None:
-    """Raises: ValueError with a sentence; AddressRefused."""
-    scheme, separator, rest = url.partition("://")
+def check_apprise_url(url: str) -> str:
+    """Return the address on a host of the operator's own that it leads to; '' for a service of somebody else's.
+
+    Raises: ValueError with a sentence; AddressRefused.
+    """
+    scheme, separator, _ = url.partition("://")
     if not separator or scheme.lower() not in ALLOWED:
         raise ValueError(f"An Apprise URL begins with one of: {', '.join(sorted(ALLOWED))}.")
-    host = re.split(r"[/?]", rest.rpartition("@")[2])[0]
-    if scheme.lower() in _OWN_HOST and "." in host:
-        current_guard(f"https://{host}")
-    if _load().instantiate(_bounded(url)) is None:
+    sender = _load().instantiate(_bounded(url))
+    if sender is None:
         raise ValueError(f"Apprise cannot read this {scheme} URL: compare it with the service's page.")
+    return _own_host(scheme, sender)
+
+
+def _own_host(scheme: str, sender: Any) -> str:
+    """Return the address that Apprise will call, as far as the policy has to judge it; '' for a service of somebody
+    else's. What Apprise reads in the URL counts, and not what another reader would. Raises: AddressRefused."""
+    if scheme.lower() not in _OWN_HOST or getattr(sender, "mode", "") in _ELSEWHERE:
+        return ""
+    address = f"https://{sender.host}"
+    current_guard(address)
+    return address
 
 
 def send_by_apprise(channel: Channel, delivery: Delivery) -> None:
     url = channel.address.reveal()
     try:
-        check_apprise_url(url)
+        address = check_apprise_url(url)
+        if address:
+            # The library makes the connection, out of the guard's sight: the name is looked up before.
+            current_policy().check_url(address)
     except ValueError as error:
         raise NotDelivered(str(error)) from error
     library = _load()

@@ -277,13 +277,13 @@ class SchedulePreviewView(ApiView):
         return Response(PreviewSerializer(preview_schedule(data=data, now=timezone.now())).data)
 
 
-class _OneSchedule(ApiView):
+class OneSchedule(ApiView):
     def schedule(self) -> Schedule:
         """Return the schedule of the path. Raises: ScheduleNotFound, NotFound."""
         return services.find_schedule(self.path_uuid())
 
 
-class ScheduleView(_OneSchedule):
+class ScheduleView(OneSchedule):
     scopes = {"GET": Scope.READ, "PUT": Scope.ADMINISTER, "DELETE": Scope.ADMINISTER}
 
     @operation("getSchedule", "One schedule", tag=TAG, answer=ScheduleSerializer)
@@ -318,7 +318,7 @@ class ScheduleView(_OneSchedule):
         return Response(ScheduleSerializer(schedule).data)
 
 
-class ScheduleForecastView(_OneSchedule):
+class ScheduleForecastView(OneSchedule):
     scopes = {"GET": Scope.READ}
     reaches_qdrant = True
 
@@ -329,7 +329,7 @@ class ScheduleForecastView(_OneSchedule):
         return Response(PreviewSerializer(preview).data)
 
 
-class SchedulePauseView(_OneSchedule):
+class SchedulePauseView(OneSchedule):
     scopes = {"POST": Scope.OPERATE}
 
     @operation("pauseSchedule", "Pause it, with the reason", tag=TAG, body=PauseSerializer, answer=ScheduleSerializer)
@@ -345,7 +345,7 @@ class SchedulePauseView(_OneSchedule):
         return Response(ScheduleSerializer(paused).data)
 
 
-class ScheduleResumeView(_OneSchedule):
+class ScheduleResumeView(OneSchedule):
     scopes = {"POST": Scope.OPERATE}
 
     @operation("resumeSchedule", "End a pause: the next slot from now on", tag=TAG, answer=ScheduleSerializer)
@@ -354,7 +354,7 @@ class ScheduleResumeView(_OneSchedule):
         return Response(ScheduleSerializer(resumed).data)
 
 
-class ScheduleSkipView(_OneSchedule):
+class ScheduleSkipView(OneSchedule):
     scopes = {"POST": Scope.OPERATE}
 
     @operation("skipNextRun", "Leave the next run out", tag=TAG, answer=ScheduleSerializer)
@@ -362,7 +362,7 @@ class ScheduleSkipView(_OneSchedule):
         return Response(ScheduleSerializer(services.skip_next(schedule=self.schedule(), now=timezone.now())).data)
 
 
-class ScheduleRunView(_OneSchedule):
+class ScheduleRunView(OneSchedule):
     scopes = {"POST": Scope.OPERATE}
 
     @operation(

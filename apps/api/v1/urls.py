@@ -69,6 +69,7 @@ from apps.api.v1.snapshots import (
 )
 from apps.api.v1.storage import StorageConfigsView, StorageConfigView, StorageTestView
 from apps.api.v1.tags import CollectionTagsView
+from apps.api.v1.targets import ScheduleTargetsView
 from apps.api.v1.tokens import TokensView, TokenView
 from apps.api.v1.verifications import BackupVerificationsView, BackupVerifyView
 from apps.api.views import UnknownPath
@@ -130,6 +131,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("schedules/preview", SchedulePreviewView.as_view()),
     path("schedules/<str:id>", ScheduleView.as_view()),
     path("schedules/<str:id>/preview", ScheduleForecastView.as_view()),
+    path("schedules/<str:id>/targets", ScheduleTargetsView.as_view()),
     path("schedules/<str:id>/pause", SchedulePauseView.as_view()),
     path("schedules/<str:id>/resume", ScheduleResumeView.as_view()),
     path("schedules/<str:id>/skip", ScheduleSkipView.as_view()),
