@@ -133,7 +133,7 @@ def day_line(spans: Sequence[Span], *, now: float, hours: float, label: str) -> 
         x, end = max(0.0, span.begin * _HOUR), min(width, span.end * _HOUR)
         pieces.append((span.title, span.tone, f"{x:.1f}", f"{max(3.0, end - x):.1f}"))
     return format_html(
-        '<svg class="bm-day-line" viewBox="0 0 {} 20" role="img" aria-label="{}">{}{}'
+        '<svg class="bm-day-line" viewBox="0 0 {} 20" preserveAspectRatio="none" role="img" aria-label="{}">{}{}'
         '<line class="bm-c-now" x1="{}" y1="0" x2="{}" y2="20"/></svg>',
         f"{width:.0f}", label,
         format_html_join("", '<line class="bm-c-grid" x1="{}" y1="0" x2="{}" y2="20"/>', grid),

@@ -56,7 +56,7 @@ def expected_load(draft: Schedule, timing: Timing, *, collections: Sequence[str]
     start = _next_start(timing, now)
     if start is None:
         return Load(tuple(sentences))
-    overlaps = _overlaps(draft, start, start + max(length, timedelta(minutes=1)), now)
+    overlaps = _overlaps(draft, timing, start, start + max(length, timedelta(minutes=1)), now)
     between = f"{_clock(start, timing)} to {_clock(start + length, timing)}" if length else _clock(start, timing)
     if overlaps:
         named = ", ".join(f"{name} ({words})" for name, words in overlaps[:5])
@@ -96,8 +96,8 @@ def _next_start(timing: Timing, now: datetime) -> datetime | None:
     return None
 
 
-def _overlaps(draft: Schedule, begin: datetime, end: datetime, now: datetime) -> list[tuple[str, str]]:
-    """Other schedules of the cluster that run then, with when and for how long."""
+def _overlaps(draft: Schedule, own: Timing, begin: datetime, end: datetime, now: datetime) -> list[tuple[str, str]]:
+    """Other schedules of the cluster that run then, with when (by the clock of this one) and for how long."""
     rows = Schedule.objects.live().filter(cluster=draft.cluster, enabled=True, paused_at=None)
     others = list(rows.exclude(pk=draft.pk).exclude(kind=Kind.MANUAL).order_by("name")[:MOST_OTHERS])
     windows, takes = windows_of(others), _run_durations(others, now)
@@ -111,7 +111,7 @@ def _overlaps(draft: Schedule, begin: datetime, end: datetime, now: datetime) ->
             continue
         if at is not None:
             about = f", about {format_duration(length.total_seconds())}" if length else ""
-            found.append((other.name, f"{_clock(at, timing)}{about}"))
+            found.append((other.name, f"{_clock(at, own)}{about}"))
     return found
 
 

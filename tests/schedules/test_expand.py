@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
@@ -64,6 +65,66 @@ def test_backs_up_what_it_selects_and_says_what_came_of_it(
     assert (run.matched, run.excluded) == (["films"], ["films-old"])
     backup = Backup.objects.get()
     assert (backup.collection_name, backup.schedule_id, backup.policy) == ("films", schedule.pk, policy)
+
+
+@pytest.mark.parametrize("name", ["a*b", "a/b", "a?b"])
+def test_names_that_no_collection_can_have_are_no_names_here_either(collections: Collections, name: str) -> None:
+    """Of `*[]/` Qdrant itself refuses all but the brackets, which the test below takes."""
+    with pytest.raises(Exception, match="4(00|04|22)"):
+        collections.create(name, 1, shards=1)
+
+
+def test_a_collection_that_is_made_while_they_are_listed_joins_with_the_next_run(
+    make_here: Callable[..., Schedule], collections: Collections, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from apps.schedules import expand as module
+
+    collections.create("films", 1, shards=1)
+    schedule = make_here()
+    listed = module.list_collections
+
+    def slow(cluster: Cluster) -> list[str]:
+        names = listed(cluster)
+        if "late" not in names:
+            collections.create("late", 1, shards=1)  # after the node has answered, before any job is made
+        return names
+
+    monkeypatch.setattr(module, "list_collections", slow)
+    first = go(schedule)
+    second = go(schedule)
+
+    assert (first.status, items(first)) == ("ok", {"films": "ok"})
+    assert (second.status, items(second)) == ("ok", {"films": "ok", "late": "ok"})
+    assert second.vanished == []
+
+
+def test_a_collection_that_is_dropped_while_it_is_copied_fails_alone(
+    make_here: Callable[..., Schedule], collections: Collections, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Dropped between two steps of its own backup: not before, and not after it."""
+    from apps.backups import copying
+
+    collections.create("films", 50, shards=1)
+    collections.create("songs", 1, shards=1)
+    made = copying.make_snapshot
+
+    @contextmanager
+    def then_dropped(*args: Any, **named: Any) -> Iterator[Any]:
+        with made(*args, **named) as snapshot:
+            if "films" in str(args) + str(named) and not dropped:
+                dropped.append(True)
+                collections.delete("films")
+            yield snapshot
+
+    dropped: list[bool] = []
+    monkeypatch.setattr(copying, "make_snapshot", then_dropped)
+    run = go(make_here())
+
+    assert dropped
+    run.refresh_from_db()
+    assert items(run)["songs"] == "ok"
+    assert items(run)["films"] in ("failed", "queued")  # queued: it is tried again, should the collection come back
+    assert Backup.objects.get().collection_name == "songs"
 
 
 def test_names_with_signs_of_globs_and_other_alphabets(

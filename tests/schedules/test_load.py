@@ -86,6 +86,14 @@ def test_what_a_blackout_puts_off_is_seen_where_it_runs(make: Callable[..., Sche
     assert load_of(schedule, "films").overlaps == ("deferred",)
 
 
+def test_times_are_those_of_the_schedules_own_clock(make: Callable[..., Schedule], away: Cluster) -> None:
+    schedule = make(tz="Europe/Berlin")  # 02:30 there is 01:30 in UTC
+    took(away, "films", 20 * MINUTE)
+    make("inside", cron="40 1 * * *")
+
+    assert "(02:30 to 02:50), these run on main as well: inside (02:40)." in load_of(schedule, "films").sentences[-1]
+
+
 def test_a_manual_one_and_one_that_matches_nothing_say_little(make: Callable[..., Schedule]) -> None:
     assert load_of(make("asked", kind="manual"), "films").sentences == (
         "A run makes 1 backup.",

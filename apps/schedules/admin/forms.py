@@ -133,6 +133,32 @@ class ScheduleForm(forms.Form):
     priority = _number("Priority", "0 to 9; half an hour of waiting counts as one more.", 0, 9, required=True)
     enabled = forms.BooleanField(label="Switched on", required=False, widget=UnfoldBooleanWidget)
 
+    #: What seldom differs from its default stands behind a click.
+    OPTIONS = (
+        "overlap", "catchup", "catchup_window_hours", "nothing_matched", "min_interval_minutes",
+        "start_deadline_minutes", "max_runtime_hours", "grace_minutes", "priority",
+    )  # fmt: skip
+    #: Not optional, although only the service or the chosen kind asks for them.
+    NEEDED = ("include", "at", "weekdays", "day", "cron", "interval_minutes")
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        for name in self.NEEDED:
+            self.fields[name].is_needed = True  # type: ignore[attr-defined]
+
+    @property
+    def main_fields(self) -> list[forms.BoundField]:
+        return [field for field in self if field.name not in (*self.OPTIONS, "enabled")]
+
+    @property
+    def option_fields(self) -> list[forms.BoundField]:
+        return [self[name] for name in self.OPTIONS]
+
+    @property
+    def options_wrong(self) -> bool:
+        """Something in the options has to be mended: they are shown then."""
+        return any(name in self.errors for name in self.OPTIONS)
+
     def clean_blackouts(self) -> list[Window]:
         try:
             return parse_windows(self.cleaned_data["blackouts"])
