@@ -9,6 +9,7 @@ from dataclasses import asdict
 from datetime import datetime, timedelta
 
 from django.conf import settings
+from django.db import transaction
 from django.utils import timezone
 
 from apps.backups.deletion import StillLocked
@@ -188,9 +189,10 @@ def _not_gone(leftover: Leftover, error: Exception) -> None:
         # Nothing that is tried before then can help; it is no failure either.
         Leftover.objects.filter(pk=leftover.pk).update(last_error=str(error), next_try_at=error.not_before)
         return
-    Leftover.objects.filter(pk=leftover.pk).update(last_error=str(error))
-    if leftover.kind == LeftoverKind.BACKUP:
-        add_up(DELETE_FAILURES)
+    with transaction.atomic():
+        Leftover.objects.filter(pk=leftover.pk).update(last_error=str(error))
+        if leftover.kind == LeftoverKind.BACKUP:
+            add_up(DELETE_FAILURES)
 
 
 def describe_leftover(leftover: Leftover) -> str:

@@ -241,6 +241,23 @@ class TestStorageAway:
         tried = Leftover.objects.filter(tries__gt=0)
         assert tried.count() == 1, "the first that failed speaks for the others of its storage"
 
+    def test_a_fruitless_try_is_counted_in_the_transaction_that_writes_it_down(
+        self, backup: Backup, folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The figure's row is locked to be counted up, which PostgreSQL refuses outside of one."""
+        from django.db import connection
+
+        inside: list[bool] = []
+        monkeypatch.setattr(
+            "apps.backups.leftovers.add_up", lambda name, **unused: inside.append(connection.in_atomic_block)
+        )
+        folder.rename(folder.with_name("unmounted"))
+
+        left = delete_backup(backup_id=backup.pk, now=timezone.now(), wait=True)
+
+        assert left is not None and "does not exist" in left.last_error
+        assert inside == [True]
+
     def test_somebody_can_have_it_tried_now(self, backup: Backup, folder: Path) -> None:
         away = folder.with_name("unmounted")
         folder.rename(away)
@@ -358,7 +375,6 @@ def around(module, name):
 open_store = removing.open_store
 removing.open_store = lambda *args, **options: Steps(open_store(*args, **options))
 around(removing, "forget")
-around(deletion, "_record_of")
 around(deletion.DeletedBackup.objects, "create")
 from apps.jobs import services
 around(services, "mark_deleting")
@@ -411,6 +427,7 @@ class TestKilled:
             assert not Leftover.objects.exists(), killed
             assert DeletedBackup.objects.filter(backup_id=backup.pk).count() == 1, killed
 
+    @pytest.mark.timeout(1200)  # a process for each of some 30 points, on a busy machine
     def test_kill_9_at_every_step_in_a_folder(
         self, run: RunJob, collections: Collections, storage: StorageConfig, folder: Path
     ) -> None:
@@ -428,6 +445,7 @@ class TestKilled:
 
     @pytest.mark.s3
     @pytest.mark.xdist_group("s3")
+    @pytest.mark.timeout(1200)
     def test_kill_9_at_every_step_in_a_bucket(
         self, run: RunJob, collections: Collections, s3_config: StorageConfig
     ) -> None:
