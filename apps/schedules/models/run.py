@@ -108,6 +108,7 @@ class ScheduleRun(UuidModel):
         ]
         indexes = [
             models.Index(fields=["schedule", "-slot"], name="run_by_schedule"),
+            models.Index(fields=["schedule", "-created_at", "-id"], name="run_newest_of_schedule"),
             models.Index(fields=["-created_at", "-id"], name="run_newest"),
             models.Index(fields=["status", "-created_at", "-id"], name="run_newest_by_status"),
             models.Index(fields=["created_at"], condition=Q(status__in=OPEN), name="run_open"),
