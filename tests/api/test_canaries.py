@@ -269,9 +269,11 @@ def crawl(harvest: Harvest, root: Client, api: APIClient) -> set[str]:
         for link in links:
             target = urljoin(address, html.unescape(link)).partition("#")[0]
             query = parse_qs(urlsplit(target).query, keep_blank_values=True)
-            is_list = re.fullmatch(r"/admin/\w+/\w+/", urlsplit(target).path)
-            # Not a list in every order and with every combination of filters, nor what a script still has to complete.
-            skipped = "/logout/" in target or "'" in target or (is_list and (len(query) > 1 or "o" in query))
+            is_list = re.fullmatch(r"/admin/\w+/\w+/(coverage/)?", urlsplit(target).path)
+            # Not a list in every order and with every combination of filters, nor what a script still has to complete;
+            # of months, which go on for ever, this one.
+            skipped = "/logout/" in target or "'" in target or "month" in query
+            skipped = skipped or (is_list and (len(query) > 1 or {"o", "sort"} & set(query)))
             if target.startswith(start) and not skipped and target not in seen:
                 seen.add(target)
                 waiting.append(target)
