@@ -7,6 +7,7 @@ between sending and saying so is followed, after its lease, by one that sends th
 from __future__ import annotations
 
 import logging
+import traceback
 import uuid
 from collections.abc import Callable
 from datetime import datetime, timedelta
@@ -73,8 +74,10 @@ def send_claimed(delivery: Delivery, clock: Callable[[], datetime]) -> bool:
     except (NotDelivered, BackupmgrError, UndecryptableSecret) as error:
         _failed(delivery, held, str(error), clock())
         return False
-    except Exception as error:  # a library that answers with something of its own: no message may stop the others
-        logger.exception("Delivery %s failed", delivery.pk)
+    except Exception as error:  # noqa: BLE001 - a library may raise anything, and no message may stop the others
+        # Where it happened, without what it says: that may be the channel's address.
+        trace = "".join(traceback.format_tb(error.__traceback__))
+        logger.error("Delivery %s failed with %s\n%s", delivery.pk, type(error).__name__, trace)
         _failed(delivery, held, f"Unforeseen fault ({type(error).__name__}); the log of the worker has it.", clock())
         return False
     now = clock()

@@ -164,6 +164,12 @@ def _read_section(kind: Kind, entries: list[Entry], problems: list[Problem]) -> 
             problems.append(Problem(entry.line, f"The {kind.noun} {name} is there twice, first in line {line}."))
             continue
         found[name] = (entry, values)
+    defaults = [entry for entry, values in found.values() if values.get("is_default")]
+    for entry in defaults[1:]:
+        words = (
+            f"is_default: One {kind.noun} is the default, and the document says so of one in line {defaults[0].line}."
+        )
+        problems.append(Problem(entry.line_of("is_default"), words))
     return sorted(found.values(), key=lambda pair: not pair[1].get("is_default", False))
 
 

@@ -250,3 +250,32 @@ def test_apprise_carries_it_to_a_push_service(db: None, httpserver: Any) -> None
     assert deliver_due(clock=at(NOW)) == 1
     assert b"products" in b"".join(request.data for request, _ in httpserver.log)
     assert made.masked == "ntfy://…"
+
+
+def test_why_a_push_service_took_no_message_is_told_without_its_secrets(db: None, httpserver: Any) -> None:
+    pytest.importorskip("apprise")
+    httpserver.expect_request("/").respond_with_json({"code": 403, "error": "no"}, status=403)
+    made = save_channel(
+        channel=None,
+        data={
+            "name": "push",
+            "kind": "apprise",
+            "address": f"ntfy://Zebra7:pass%2Fword9@127.0.0.1:{httpserver.port}/topic-5x",
+        },
+    )
+    write(made)
+
+    assert deliver_due(clock=at(NOW)) == 0
+
+    made.refresh_from_db()
+    assert "did not take the message" in made.last_error
+    assert "403" in made.last_error
+    assert not any(secret in made.last_error.lower() for secret in ("zebra7", "pass", "word9", "topic-5x", "127.0.0.1"))
+
+
+def test_no_piece_of_an_address_is_left_in_a_reason() -> None:
+    from apps.alerts.senders.apprise import without_secrets
+
+    url = "slack://T1JJ3T3L2/A1BRTD4JD/TIiajkdnlazkcOXrIdevi7FQ?note=a%20b"
+    said = "Failed: t1jj3t3l2\n /A1BRTD4JD/TIiajkdnlazkcOXrIdevi7FQ 'a b' a%20b error=404."
+    assert without_secrets(said, url) == "Failed: … /…/… '…' … error=404."

@@ -255,6 +255,11 @@ _CLUSTER = "version: 1\nclusters:\n  - name: a\n    urls: [http://a]\n"
         ("version: 1\nclusters:\n  - name: a\n    urls: [http://a]\n    api_key: env:NOT_SET_1", "NOT_SET_1 is not"),
         ("version: 1\nclusters:\n  - name: a\n    urls: [http://a]\n    api_key: file:/no/where", "cannot be read"),
         ("version: 1\nclusters:\n  - name: a\n    urls: [http://a]\n    is_default: false", "One of them is the"),
+        (
+            "version: 1\nchannels:\n  - {name: a, kind: email, address: env:X, is_default: true}\n"
+            "  - {name: b, kind: email, address: env:X, is_default: true}\n",
+            "Line 4: is_default: One channel is the default, and the document says so of one in line 3.",
+        ),
         ("version: 1\nschedules:\n  - {name: a, cluster: b, storages: [c]}", "There is no cluster named 'b'"),
         ("version: 1\nschedules:\n  - name: a\n    include: [*]\n", "Put quotes around"),
         ("version: 1\nschedules:\n  - name: a\n    cron: *hidden\n", "Put quotes around"),

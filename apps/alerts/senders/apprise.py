@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import logging
+import re
+import threading
 from typing import Any
+from urllib.parse import quote, unquote
 
 from apps.alerts.models import Channel, Delivery
 from apps.alerts.senders.errors import NotDelivered
@@ -23,6 +27,8 @@ _OWN_HOST = frozenset(
 #: Modes of these in which the host of the URL is a topic or a token, and the service one of somebody else's.
 _ELSEWHERE = frozenset({"cloud", "t2bot"})
 _TIMEOUT = 4
+#: What Apprise tells goes to its logger, which is the same for all who send: one at a time, or reasons get mixed up.
+_one_at_a_time = threading.Lock()
 
 
 def check_apprise_url(url: str) -> str:
@@ -61,9 +67,25 @@ def send_by_apprise(channel: Channel, delivery: Delivery) -> None:
     library = _load()
     sender = library(asset=_asset())
     sender.add(_bounded(url))
-    # Its result is true for success only; None (nothing to send to) and a failure do not say why.
-    if not sender.notify(title=delivery.subject, body=delivery.text):
-        raise NotDelivered(f"The service behind the {url.partition('://')[0]} URL did not take the message.")
+    from apprise import LogCapture
+
+    # Its result is true for success only; None (nothing to send to) and a failure do not say why. Its log may.
+    with _one_at_a_time, LogCapture(level=logging.WARNING, fmt="%(message)s") as said:
+        taken = sender.notify(title=delivery.subject, body=delivery.text)
+        told = said.getvalue()
+    if not taken:
+        words = f"The service behind the {url.partition('://')[0]} URL did not take the message."
+        raise NotDelivered(f"{words} {without_secrets(told, url)}".strip())
+
+
+def without_secrets(text: str, url: str) -> str:
+    """Return the text in one line, without any part of the URL: which of them are secret differs by service."""
+    pieces = {piece for piece in re.split(r"[/?&=:@#,]+", url.partition("://")[2]) if len(piece) > 2}
+    pieces |= {unquote(piece) for piece in pieces} | {quote(piece, safe="") for piece in pieces}
+    text = " ".join(text.split())
+    for piece in sorted(pieces, key=len, reverse=True):
+        text = re.sub(re.escape(piece), "…", text, flags=re.IGNORECASE)
+    return text[:400]
 
 
 def _bounded(url: str) -> str:
