@@ -77,6 +77,32 @@ def test_a_schedule_is_made_shown_and_edited(root: Client, cluster: Cluster, sto
     assert (schedule.kind, schedule.interval_seconds, schedule.blackouts.count()) == ("interval", 5400, 0)
 
 
+def test_what_is_saved_can_run_at_once(root: Client, cluster: Cluster, storage: StorageConfig) -> None:
+    root.post(reverse("admin:schedules_schedule_add"), fields(cluster, storage, run_now="on"))
+
+    schedule = Schedule.objects.get()
+    following = schedule.next_run_at
+    assert [run.trigger for run in schedule.runs.all()] == ["manual"]
+
+    edit = reverse("admin:schedules_schedule_edit", args=[schedule.pk])
+    answer = root.post(edit, fields(cluster, storage, run_now="on", priority="7"), follow=True)
+    schedule.refresh_from_db()
+    assert (schedule.priority, schedule.next_run_at) == (7, following)
+    assert "It does not run now: A run of this schedule has just begun" in answer.content.decode()
+    assert schedule.runs.count() == 1
+
+
+def test_who_may_not_run_a_schedule_is_not_offered_to(cluster: Cluster, storage: StorageConfig) -> None:
+    user = User.objects.create(username="editor", is_staff=True)
+    user.user_permissions.set(Permission.objects.filter(codename__in=("add_schedule", "view_schedule")))
+    client = Client()
+    client.force_login(user)
+
+    assert 'name="run_now"' not in client.get(reverse("admin:schedules_schedule_add")).content.decode()
+    client.post(reverse("admin:schedules_schedule_add"), fields(cluster, storage, run_now="on"))
+    assert not Schedule.objects.get().runs.exists()
+
+
 def test_a_wrong_cron_stands_at_its_field(root: Client, cluster: Cluster, storage: StorageConfig) -> None:
     answer = root.post(reverse("admin:schedules_schedule_add"), fields(cluster, storage, cron="61 2 * * *"))
 

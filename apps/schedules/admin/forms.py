@@ -132,6 +132,13 @@ class ScheduleForm(forms.Form):
     max_runtime_hours = _number("Stop after … hours", "", 1, 9600, required=True)
     priority = _number("Priority", "0 to 9; half an hour of waiting counts as one more.", 0, 9, required=True)
     enabled = forms.BooleanField(label="Switched on", required=False, widget=UnfoldBooleanWidget)
+    #: Only where it may be started: what is made, changed or switched on counts from now, and makes up for nothing.
+    run_now = forms.BooleanField(
+        label="Also run it now",
+        required=False,
+        help_text="When it is saved, once, besides its times.",
+        widget=UnfoldBooleanWidget,
+    )
 
     #: What seldom differs from its default stands behind a click.
     OPTIONS = (
@@ -141,18 +148,24 @@ class ScheduleForm(forms.Form):
     #: Not optional, although only the service or the chosen kind asks for them.
     NEEDED = ("include", "at", "weekdays", "day", "cron", "interval_minutes")
 
-    def __init__(self, *args: Any, **options: Any) -> None:
+    def __init__(self, *args: Any, may_run: bool = False, **options: Any) -> None:
         super().__init__(*args, **options)
+        if not may_run:
+            del self.fields["run_now"]
         for name in self.NEEDED:
             self.fields[name].is_needed = True  # type: ignore[attr-defined]
 
     @property
     def main_fields(self) -> list[forms.BoundField]:
-        return [field for field in self if field.name not in (*self.OPTIONS, "enabled")]
+        return [field for field in self if field.name not in (*self.OPTIONS, "enabled", "run_now")]
 
     @property
     def option_fields(self) -> list[forms.BoundField]:
         return [self[name] for name in self.OPTIONS]
+
+    @property
+    def last_fields(self) -> list[forms.BoundField]:
+        return [self[name] for name in ("enabled", "run_now") if name in self.fields]
 
     @property
     def options_wrong(self) -> bool:

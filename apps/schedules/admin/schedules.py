@@ -51,6 +51,7 @@ CRONS = (
 
 #: Runs on a schedule's page: named ones, and those of the strip.
 SHOWN_RUNS, STRIP_RUNS = 10, 30
+_RUNS_NOW = "{} runs now; its times stay as they are."
 #: What the list shows of a schedule's last run.
 _OF_LAST_RUN = ("status", "error", "missed_count")
 
@@ -177,10 +178,10 @@ class ScheduleAdmin(ConsoleAdmin):
         return self.gone(request) if schedule is None else self._form_page(request, schedule)
 
     def _form_page(self, request: HttpRequest, schedule: Schedule | None) -> HttpResponse:
-        now = timezone.now()
+        now, may_run = timezone.now(), request.user.has_perm(RUN)
         preview: Preview | None = None
         if request.method == "POST":
-            form = ScheduleForm(request.POST)
+            form = ScheduleForm(request.POST, may_run=may_run)
             if form.is_valid():
                 try:
                     if request.POST.get("step") == "preview":
@@ -188,23 +189,26 @@ class ScheduleAdmin(ConsoleAdmin):
                     else:
                         saved = self._save(request, form, schedule)
                         messages.success(request, f"Saved {saved.name}.")
+                        if form.cleaned_data.get("run_now"):
+                            self._run_too(request, saved)
                         return HttpResponseRedirect(self.object_url(saved))
                 except ScheduleInvalid as invalid:
                     form.take(invalid.problems)
                 except BackupmgrError as error:
                     form.add_error(None, str(error))
         elif schedule is not None:
-            form = ScheduleForm(initial=initial_of(schedule))
+            form = ScheduleForm(initial=initial_of(schedule), may_run=may_run)
         else:
             asked = request.GET.get("collection")
             form = ScheduleForm(
+                may_run=may_run,
                 initial={
                     **NEW,
                     "tz": settings.TIME_ZONE,
                     "cluster": Cluster.objects.named(request.GET.get("cluster", "")) or Cluster.objects.default(),
                     "storages": [StorageConfig.objects.default()] if StorageConfig.objects.default() else [],
                     **({"include": asked} if asked else {}),
-                }
+                },
             )
         return self.page(
             request,
@@ -225,6 +229,14 @@ class ScheduleAdmin(ConsoleAdmin):
         if schedule is None:
             return services.create_schedule(data=data, now=now, user=person(request))
         return services.update_schedule(schedule=schedule, data=data, now=now)
+
+    def _run_too(self, request: HttpRequest, schedule: Schedule) -> None:
+        """It is saved in any case: what stands in the way of a run is told beside that."""
+        try:
+            services.run_now(schedule=schedule, now=timezone.now(), user=person(request))
+            messages.success(request, _RUNS_NOW.format(schedule.name))
+        except BackupmgrError as error:
+            messages.warning(request, f"It does not run now: {error}")
 
     def preview_view(self, request: HttpRequest) -> HttpResponse:
         """What the form would do, as a piece of the page. A POST, and nothing is saved."""
@@ -267,7 +279,7 @@ class ScheduleAdmin(ConsoleAdmin):
     def run_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
         def act(schedule: Schedule) -> str:
             services.run_now(schedule=schedule, now=timezone.now(), user=person(request))
-            return f"{schedule.name} runs now; its times stay as they are."
+            return _RUNS_NOW.format(schedule.name)
 
         return self._act(request, object_id, RUN, act)
 
