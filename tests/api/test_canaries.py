@@ -164,6 +164,36 @@ def by_api(harvest: Harvest, api: APIClient, canaries: Canaries, node: SandboxNo
     harvest.keep("with half a token", APIClient().get(f"{V1}/jobs", HTTP_API_KEY=made[:-1]))
 
 
+def by_channels(harvest: Harvest, api: APIClient, canaries: Canaries) -> None:
+    """Make channels whose address or key is the secret, rightly and wrongly, and send over each: all of them fail."""
+
+    def send(method: str, path: str, body: Any) -> Any:
+        return harvest.keep(f"{method} {path}", getattr(api, method)(f"{V1}/{path}", body, format="json"))
+
+    host = DEAD.partition("://")[2]
+    addresses = {
+        "webhook": f"{DEAD}/hook/{canaries['token of a webhook']}",
+        "ping": f"{DEAD}/{canaries['key of a ping']}",
+        "kuma": f"{DEAD}/api/push/{canaries['token of a monitor']}",
+        "url": f"{DEAD}/{canaries['key in a template']}?s={{state}}",
+        "apprise": f"gotify://{host}/{canaries['token of a push service']}",
+    }
+    for kind, address in addresses.items():
+        body = {"name": kind, "kind": kind, "address": address, "signing_key": canaries[f"signing key of {kind}"]}
+        body = body if kind == "webhook" else body | {"signing_key": ""}
+        made = send("post", "channels", body)
+        assert made.status_code == 200, made.content
+        for field in ("address", "signing_key") if kind == "webhook" else ("address",):
+            for broken in wrong_bodies(body | {"name": "broken"}, field):
+                send("post", "channels", broken)
+        path = f"channels/{made.json()['result']['id']}"
+        send("put", path, {"address": address, "digest": "hourly"})
+        assert send("post", f"{path}/test", {}).json()["result"]["state"] == "dead"
+        harvest.keep(f"GET {path}", api.get(f"{V1}/{path}"))
+    for path in ("channels", "deliveries"):
+        harvest.keep(f"GET {path}", api.get(f"{V1}/{path}"))
+
+
 def by_operations() -> None:
     """Do what was asked for without waiting; every one of these fails."""
     assert NodeOperation.objects.count() >= 4
@@ -324,6 +354,7 @@ def test_no_secret_comes_out_anywhere(
     make_collection()
 
     by_api(harvest, api, canaries, node, s3_config)
+    by_channels(harvest, api, canaries)
     by_operations()
     by_jobs(run, presigned)
     by_own_storage(harvest, api, canaries, presigned)
