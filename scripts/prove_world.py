@@ -12,7 +12,8 @@ from typing import Any
 
 SCHEDULES = int(os.environ.get("PROVE_SCHEDULES", "20000"))
 RUNS = int(os.environ.get("PROVE_RUNS", "1000000"))
-#: Collections on all clusters together; each schedule means one of them, so there are as many targets as schedules.
+#: Collections on all clusters together. Each schedule means one of them, so there are as many targets as schedules.
+#: When there are fewer schedules than collections, each means all of its cluster: 200 of them make 20,000 targets, too.
 COLLECTIONS = int(os.environ.get("PROVE_COLLECTIONS", "2000"))
 CLUSTERS = 20
 #: Of each schedule: runs whose items are told one by one, and backups that are still there, each with its job.
@@ -47,7 +48,8 @@ def make_schedules(now: datetime) -> None:
     schedules = [
         Schedule(
             id=uuid.uuid4(), name=f"schedule {n:05}", cluster=clusters[n % COLLECTIONS % CLUSTERS], kind="cron",
-            cron="0 * * * *", cron_resolved="0 * * * *", include=[f"collection {n % COLLECTIONS:05}"],
+            cron="0 * * * *", cron_resolved="0 * * * *",
+            include=["*"] if SCHEDULES < COLLECTIONS else [f"collection {n % COLLECTIONS:05}"],
             enabled_at=now - timedelta(days=400), next_fire_at=at, next_run_at=at,
         )
         for n in range(SCHEDULES)
@@ -102,12 +104,16 @@ def make_backups(now: datetime) -> None:
     recent = (
         "(SELECT r.id AS run, r.created_at AS begun, r.completed_at AS done, r.schedule_id AS schedule, "
         "s.cluster_id AS cluster, "
-        "json_extract(s.include, '$[0]') AS name, "
+        "json_extract(s.include, '$[0]') AS wanted, "
         "row_number() OVER (PARTITION BY r.schedule_id ORDER BY r.slot DESC) AS n "
         "FROM schedules_schedulerun AS r JOIN schedules_schedule AS s ON s.id = r.schedule_id)"
     )
     source = {"collection_name": "recent.name", "storage_id": f"'{storage.pk.hex}'"}
-    told = f"(SELECT * FROM {recent} WHERE n <= {TOLD}) AS recent"
+    of_each = (
+        f"(SELECT r.*, o.name FROM {recent} AS r JOIN clusters_observedcollection AS o "
+        "ON o.cluster_id = r.cluster AND r.wanted IN ('*', o.name) WHERE r.n <= {}) AS recent"
+    )
+    told = of_each.format(TOLD)
     multiply(RunItem, told, f"o.id = '{item.pk.hex}'", run_id="recent.run", settled_at="done", **source)
     item.delete()
     job = Job.objects.create(
@@ -120,7 +126,7 @@ def make_backups(now: datetime) -> None:
         size_bytes=10**6, points_count=1000, shard_count=2, manifest={}, manifest_sha256="0" * 64, started_at=now,
         created_at=now, checked_at=now, schedule_id=run.schedule_id,
     )  # fmt: skip
-    kept = f"(SELECT * FROM {recent} WHERE n <= {KEPT}) AS recent"
+    kept = of_each.format(KEPT)
     source |= {"cluster_id": "recent.cluster", "schedule_id": "recent.schedule", "created_at": "done"}
     multiply(
         Job, kept, f"o.id = '{job.pk.hex}'", subject_cluster_id="recent.cluster", subject_collection="recent.name",
@@ -128,7 +134,7 @@ def make_backups(now: datetime) -> None:
     )  # fmt: skip
     multiply(
         Backup, kept, f"o.id = '{backup.pk.hex}'", checked_at="done", started_at="begun",
-        snapshot_name="recent.run || recent.n", path="recent.run || recent.n", **source,
+        snapshot_name="recent.run || recent.name", path="recent.run || recent.name", **source,
     )  # fmt: skip
     job.delete()
     backup.delete()

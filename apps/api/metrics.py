@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from datetime import datetime
 
-from django.db.models import Avg, Count, F, Max, Min, Sum
+from django.db.models import Avg, Count, Max, Min, Sum
 from django.http import HttpResponse
 from django.utils import timezone
 from drf_spectacular.types import OpenApiTypes
@@ -22,6 +22,7 @@ from apps.api.schedule_metrics import schedule_metrics
 from apps.api.schema import operation
 from apps.api.views import ApiView
 from apps.backups.models import Backup, Leftover, Orphan, OrphanState
+from apps.core.db_time import EpochSeconds
 from apps.core.permissions import Scope
 from apps.jobs.models import Job
 from apps.jobs.states import BACKUP_TYPES, JobStatus, JobType
@@ -140,11 +141,11 @@ class DatabaseCollector(Collector):
         # A batch moves nothing itself: its children are counted.
         completed = Job.objects.filter(status=JobStatus.COMPLETED, is_batch=False).order_by()
         figures = completed.values_list("type").annotate(
-            mean=Avg(F("completed_at") - F("started_at")), size=Sum("bytes_done")
+            mean=Avg(EpochSeconds("completed_at") - EpochSeconds("started_at")), size=Sum("bytes_done")
         )
         for job_type, mean, size in figures:
             if mean is not None:
-                duration.add_metric([job_type], mean.total_seconds())
+                duration.add_metric([job_type], round(mean, 3))
             moved.add_metric([job_type], size or 0)
         yield from (duration, moved)
         last = GaugeMetricFamily(
