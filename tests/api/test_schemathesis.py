@@ -294,6 +294,7 @@ def test_every_answer_is_one_that_the_schema_describes(operation_id: str, world:
         operation.as_strategy(generation_mode=GenerationMode.NEGATIVE),
     )
     statuses: list[int] = []
+    other_paths = {one.path for one in described().values()} - {operation.path}
 
     @hypothesis.settings(
         max_examples=EXAMPLES,
@@ -309,6 +310,8 @@ def test_every_answer_is_one_that_the_schema_describes(operation_id: str, world:
             case.path_parameters = {**(case.path_parameters or {}), **named}
         if sense > 1:
             case.query, case.body = world.sensible(case.query), world.sensible(case.body)
+        if case.formatted_path in other_paths:
+            return  # "preview" for an id: that is another operation's address, and says so
         # A header that was made up may be one that carries a key.
         case.headers = {k: v for k, v in (case.headers or {}).items() if k.lower() not in ("api-key", "authorization")}
         response = case.call(headers={"api-key": secret})

@@ -170,7 +170,7 @@ def test_keyboard_reaches_menu_filters_and_account(
     page = sign_in()
     page.goto("/admin/jobs/job/")
     reached = set()
-    for _ in range(30):
+    for _ in range(45):
         page.keyboard.press("Tab")
         reached.add(
             page.evaluate(
