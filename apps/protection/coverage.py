@@ -3,6 +3,7 @@ which only backups are left. Read, never stored."""
 
 from __future__ import annotations
 
+import threading
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from django.db.models import Count, Max, Min, Q, Sum
 
 from apps.backups.models import Backup, BackupStatus
 from apps.clusters.models import ObservedCollection
+from apps.protection.facts import recent_verdict
 from apps.protection.judge import Standing, Verdict
 from apps.schedules.coverage import Covering, covering_schedules
 
@@ -62,6 +64,24 @@ class Orphaned:
     proven_at: datetime | None = None
     expires_at: datetime | None = None
     storages: tuple[str, ...] = ()
+
+
+_lock = threading.Lock()
+_kept: tuple[Verdict, list[Coverage]] | None = None
+
+
+def recent_coverage(now: datetime) -> tuple[Verdict, list[Coverage]]:
+    """Return a verdict that may be some seconds old, as every page's frame shows it, and the coverage of that moment:
+    who sorts and filters the page does not wait for all collections to be judged at each click."""
+    global _kept
+    verdict = recent_verdict(now)
+    with _lock:
+        kept = _kept
+    if kept is None or kept[0] is not verdict:
+        kept = (verdict, read_coverage(verdict, now))
+        with _lock:
+            _kept = kept
+    return kept
 
 
 def count_orphaned(verdict: Verdict) -> dict[UUID | None, int]:

@@ -17,7 +17,16 @@ from django.utils.http import urlencode
 from apps.clusters.models import Cluster
 from apps.protection.admin.frame import protection_cell
 from apps.protection.admin.steps import collection_address
-from apps.protection.coverage import ORPHANED, Coverage, Gap, Orphaned, count_orphaned, read_coverage, read_orphaned
+from apps.protection.coverage import (
+    ORPHANED,
+    Coverage,
+    Gap,
+    Orphaned,
+    count_orphaned,
+    read_coverage,
+    read_orphaned,
+    recent_coverage,
+)
 from apps.protection.facts import verdict_now
 
 if TYPE_CHECKING:
@@ -43,10 +52,15 @@ _COLUMNS = (
 def view(page: CollectionAdmin, request: HttpRequest) -> HttpResponse:
     page.demand_view(request)
     now = timezone.now()
-    verdict = verdict_now(now)
+    as_csv = request.GET.get("as") == "csv"
+    if as_csv:  # read elsewhere, and later: of this moment
+        verdict = verdict_now(now)
+        everywhere = read_coverage(verdict, now)
+    else:
+        verdict, everywhere = recent_coverage(now)
     clusters = list(Cluster.objects.order_by("name"))
     chosen = next((one for one in clusters if str(one.pk) == request.GET.get("cluster")), None)
-    every = [one for one in read_coverage(verdict, now) if chosen is None or _of(one, chosen)]
+    every = [one for one in everywhere if chosen is None or _of(one, chosen)]
     asked = request.GET.get("gap", "")
     asked = asked if asked in (*Gap, ORPHANED) else ""
     sort = request.GET.get("sort", "")
@@ -58,7 +72,7 @@ def view(page: CollectionAdmin, request: HttpRequest) -> HttpResponse:
     left = count_orphaned(verdict)
     if by:
         shown = sorted(shown, key=lambda one: _sort_key(one, by), reverse=is_down)
-    if request.GET.get("as") == "csv":
+    if as_csv:
         return _csv(_gone_cells(one) if asked == ORPHANED else _cells(one) for one in shown)
     listed = Paginator(shown, PER_PAGE).get_page(request.GET.get("p", "1"))
     query = {"gap": asked, "cluster": str(chosen.pk) if chosen else "", "sort": ("-" if is_down else "") + by}
