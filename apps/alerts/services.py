@@ -18,7 +18,6 @@ from apps.alerts.models import (
     ChannelKind,
     Delivery,
     DeliveryKind,
-    DeliveryState,
     Digest,
     Incident,
     Rule,
@@ -116,13 +115,6 @@ def test_channel(*, channel: Channel, now: datetime, clock: Callable[[], datetim
     delivery.refresh_from_db()
     record_action("channel.test", f"Tested the channel {channel.name}: {delivery.get_state_display()}.", about=channel)
     return delivery
-
-
-def retry_delivery(*, delivery: Delivery, now: datetime) -> None:
-    """Try one again that was given up."""
-    Delivery.objects.filter(pk=delivery.pk, state=DeliveryState.DEAD).update(
-        state=DeliveryState.PENDING, next_try_at=now, created_at=now
-    )
 
 
 def acknowledge_incident(*, incident_id: uuid.UUID, muted_until: datetime | None, who: str, now: datetime) -> Incident:

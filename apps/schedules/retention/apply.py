@@ -6,7 +6,6 @@ Only the ids of a plan go, and only when the plan still is what it was: everythi
 from __future__ import annotations
 
 import logging
-import uuid
 from collections import defaultdict
 from datetime import datetime, timedelta
 
@@ -19,7 +18,7 @@ from apps.backups.models import Backup, BackupStatus
 from apps.backups.policies import RetentionPolicy
 from apps.backups.retention.evaluate import evaluate
 from apps.backups.retention.rules import Rules, Span
-from apps.core.errors import BackupmgrError, Conflict, NotFound
+from apps.core.errors import BackupmgrError, Conflict
 from apps.core.text import plural
 from apps.jobs.services import delete_backup
 from apps.schedules.clock import may_expire
@@ -246,16 +245,6 @@ def undo_run(*, run: RetentionRun, now: datetime) -> int:
         words = f"Took back {plural(taken, 'backup')} of {run.collection_name} that retention had let go."
         record_action("retentionrun.undo", words, about=run)
     return taken
-
-
-def undo_backup(*, backup_id: uuid.UUID, now: datetime) -> None:
-    """Take back one backup. Raises: NotFound, NothingToUndo."""
-    backup = Backup.objects.defer("manifest").filter(pk=backup_id).first()
-    if backup is None:
-        raise NotFound("There is no backup with this id.")
-    with transaction.atomic():
-        _take_back([str(backup_id)], now, None)
-        record_action("backup.undo", f"Took back the backup {backup} that retention had let go.", about=backup)
 
 
 def _take_back(ids: list[str], now: datetime, run: RetentionRun | None) -> int:
